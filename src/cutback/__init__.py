@@ -1,0 +1,33 @@
+"""cutback makes trained convolutional networks physically smaller and proves each cut.
+
+Example:
+    >>> import torch, cutback
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 2, 3))
+    >>> graph = cutback.trace(net, torch.zeros(1, 3, 8, 8))
+    >>> plan = cutback.plan(graph, score="l1", budget="macs=50%")
+    >>> cutback.apply_(graph, plan)
+    >>> net[0].out_channels
+    4
+"""
+
+from cutback import errors, measure, scores
+from cutback.api import apply_, load, plan, prune, save, trace
+from cutback.errors import CutbackError
+from cutback.graph.graph import Graph
+from cutback.planning.plan import Plan
+
+__version__ = "0.1.0"
+__all__ = [
+    "CutbackError",
+    "Graph",
+    "Plan",
+    "apply_",
+    "errors",
+    "load",
+    "measure",
+    "plan",
+    "prune",
+    "save",
+    "scores",
+    "trace",
+]

@@ -1,0 +1,218 @@
+"""The public verbs: trace, plan, apply, prune, save, load."""
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from torch import nn
+from torch.optim import Optimizer
+
+from cutback.errors import CaptureError, DataDependentControlFlow
+from cutback.graph.baked import resolved
+from cutback.graph.capture import capture
+from cutback.graph.graph import Graph
+from cutback.graph.groups import couple
+from cutback.graph.inputs import Inputs
+from cutback.io.checkpoint import load_checkpoint, save_checkpoint
+from cutback.planning.make import Share, make_plan
+from cutback.planning.plan import Plan
+from cutback.scores.catalogue import Score
+from cutback.surgery.cut import cut_in_place
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def trace(model: nn.Module, example_inputs: object) -> Graph:
+    """Find out what is coupled in a model, and what cannot be pruned and why.
+
+    The forward pass is recorded in eval and in train mode on fake tensors, without dropout; the model is left exactly
+    as it was. A batch of one is doubled for train mode.
+
+    Args:
+        model: any CNN, in any mode, on any device.
+        example_inputs: a tensor ``(N, C, H, W)`` or whatever ``forward`` takes: a tuple of positional arguments or a
+            dict of keyword arguments.
+
+    Returns:
+        A graph; ``print(graph)`` shows the groups and what stays.
+
+    Raises:
+        CaptureError: the model fails on the inputs; the message carries its own error.
+        DataDependentControlFlow: its path depends on values.
+
+    Example:
+        >>> import torch, cutback
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 2, 3))
+        >>> graph = cutback.trace(net, torch.zeros(1, 3, 8, 8))
+        >>> [(group.name, group.units) for group in graph.groups]
+        [('0', 8)]
+    """
+    inputs = Inputs.of(example_inputs)
+    captures, failure = [capture(model, inputs, training=False)], ""
+    try:
+        captures.append(capture(model, inputs.doubled_batch(), training=True))
+    except DataDependentControlFlow:
+        raise
+    except CaptureError as error:
+        failure = str(error)
+    graph, assumptions = couple(model, inputs, captures, train_failure=failure)
+    return resolved(graph, assumptions)
+
+
+def plan(
+    graph: Graph,
+    *,
+    score: str | Score = "l1",
+    budget: str | Sequence[str] | None = None,
+    keep: Mapping[str, Share] | None = None,
+    ignore: Sequence[str] = (),
+    round_to: int = 1,
+    min_channels: int = 1,
+    allocate: str = "uniform",
+) -> Plan:
+    """Choose what to remove. Changes nothing.
+
+    Args:
+        graph: from ``trace``.
+        score: a registered name (``l1``) or a score; of equal units the first stays.
+        budget: what the result may cost: ``"macs=50%"``, ``"params=3M"``, ``"channels=50%"`` (the share of each group
+            that stays, rounded down), or several. The result is never over a budget, and within 1 % of the dense cost
+            below the binding one wherever steps are that fine (else ``notes`` says so).
+        keep: by hand, module path patterns to what stays of the layer: ``{"layer1.*.conv1": "40%"}`` or a number of
+            channels. Shares round down.
+        ignore: module path patterns whose outputs stay whole; a pattern may name a layer or a module that holds layers.
+        round_to: widths that change become multiples of this.
+        min_channels: so many channels stay in each layer.
+        allocate: ``uniform`` (the same share of each group) or ``global`` (lowest scores first wherever they are, each
+            group's scores divided by their mean).
+
+    Raises:
+        InvalidBudget: a budget that cannot be read, or asks for nothing or everything.
+        BudgetUnreachable: no permitted cut meets the budget; carries the lowest reachable figures.
+        NothingToPrune: every channel must stay; says why.
+        UnknownName: a score or pattern that nothing answers to; lists near misses.
+        InvalidScore: scores that are not finite, for instance because the weights are not.
+    """
+    return make_plan(
+        graph,
+        score=score,
+        budget=budget,
+        keep=keep,
+        ignore=ignore,
+        round_to=round_to,
+        min_channels=min_channels,
+        allocate=allocate,
+    )
+
+
+def apply_(
+    graph: Graph,
+    plan: Plan,
+    *,
+    optimizers: Iterable[Optimizer] = (),
+    copies: Iterable[nn.Module] = (),
+    prove: bool = True,
+    ignore_unreached: bool = False,
+) -> None:
+    """Cut the traced model in place, proven; all or nothing.
+
+    Parameters keep their identity; their gradients, the optimisers' state and the copies are cut along.
+
+    Args:
+        graph: from ``trace``; stale afterwards.
+        plan: from ``plan`` on this graph.
+        optimizers: optimisers that hold the model's parameters.
+        copies: further models of the same architecture, such as an exponential moving average.
+        prove: run the proof first (``False`` for timing only).
+        ignore_unreached: cut even beside parameters that no captured forward pass has used.
+
+    Raises:
+        NotEquivalent: the pruned model would compute something else; names the first module. Nothing was changed.
+        StaleGraph: the model has changed since it was traced.
+        ArchitectureMismatch: the plan belongs to another architecture.
+        UnreachedParameters: see ``ignore_unreached``.
+        OptimizerStateError: an optimiser's state cannot be cut.
+    """
+    cut_in_place(graph, plan, optimizers=optimizers, copies=copies, prove=prove, ignore_unreached=ignore_unreached)
+
+
+def prune(
+    model: Model,
+    example_inputs: object,
+    *,
+    macs: float | None = None,
+    params: float | None = None,
+    channels: float | None = None,
+    score: str | Score = "l1",
+    ignore: Sequence[str] = (),
+    round_to: int = 1,
+    allocate: str = "uniform",
+) -> Model:
+    """Return a pruned, proven copy of a model; the model itself is left as it is.
+
+    Args:
+        model: any CNN.
+        example_inputs: what ``forward`` takes, see ``trace``.
+        macs: share of the MACs the result may cost, between 0 and 1.
+        params: share of the parameters.
+        channels: share of each group that stays.
+        score: see ``plan``, like the rest.
+        ignore: module path patterns whose outputs stay whole.
+        round_to: widths that change become multiples of this.
+        allocate: ``uniform`` or ``global``.
+
+    Raises:
+        CutbackError: see ``trace``, ``plan`` and ``apply_``.
+
+    Example:
+        >>> import torch, cutback
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 2, 3))
+        >>> cutback.prune(net, torch.zeros(1, 3, 8, 8), macs=0.5)[0].out_channels
+        4
+    """
+    given = {"macs": macs, "params": params, "channels": channels}
+    budget = [f"{quantity}={_percent(share)}" for quantity, share in given.items() if share is not None]
+    pruned = copy.deepcopy(model)
+    graph = trace(pruned, example_inputs)
+    apply_(graph, plan(graph, score=score, budget=budget, ignore=ignore, round_to=round_to, allocate=allocate))
+    return pruned
+
+
+def save(model: nn.Module, plan: Plan, directory: str | Path, *, overwrite: bool = False) -> None:
+    """Write a pruned model as ``model.safetensors`` and ``plan.json``: whole or not at all.
+
+    Args:
+        model: the model after ``apply_``; it may have been trained since.
+        plan: the plan that leads from the dense architecture to it (``first.then(second)`` after two cuts).
+        directory: where to; made if absent.
+        overwrite: replace a checkpoint that is there.
+
+    Raises:
+        ArchitectureMismatch: the model is not what the plan leads to.
+        SaveError: the folder exists with other content or cannot be written.
+    """
+    save_checkpoint(model, plan, Path(directory), overwrite=overwrite)
+
+
+def load(directory: str | Path, build: Callable[[], Model]) -> Model:
+    """Rebuild a pruned model onto a fresh instance of its class.
+
+    Args:
+        directory: what ``save`` wrote.
+        build: returns the dense model, as it was before pruning.
+
+    Returns:
+        The instance, cut and with the saved values, in the mode ``build`` left it in.
+
+    Raises:
+        CorruptFile: a file is missing, truncated or altered.
+        UnsupportedVersion: written by a newer cutback.
+        ArchitectureMismatch: ``build`` returns another architecture.
+    """
+    return load_checkpoint(Path(directory), build)
+
+
+def _percent(share: float) -> str:
+    """Write a share as a percentage without binary noise."""
+    return f"{share * 100:.12g}%"

@@ -1,0 +1,177 @@
+"""The whole job: train where there are no weights, cut, prove, fine-tune, measure, save."""
+
+import copy
+import json
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+import cutback
+from cutback.cli.console import Reporter
+from cutback.cli.models import Built, load_model
+from cutback.cli.report import Stage, file_size, make_report
+from cutback.cli.request import Request
+from cutback.cli.staging import new_folder
+from cutback.errors import UserMistake
+from cutback.measure import compare_latency
+from cutback.planning.plan import Plan
+from cutback.surgery.verify import Proof, prove
+from cutback.train import Data, FitResult, check_model, evaluate, fit, load_data
+from cutback.train.batches import batches
+
+LATENCY_REPEATS = 50
+
+
+def run_job(request: Request, reporter: Reporter) -> dict[str, object]:
+    """Carry out ``cutback prune``. Whatever is wrong with the request comes out before training starts.
+
+    Args:
+        request: what was asked for.
+        reporter: told what is going on.
+
+    Returns:
+        The report, as written beside the model.
+
+    Raises:
+        CutbackError: the request cannot be carried out; nothing was written.
+    """
+    start = time.monotonic()
+    request.check()
+    job = _Job.prepared(request, reporter)
+    if request.baseline_epochs:
+        with reporter.step("trying the cut on a copy"):
+            job.cut(_copied(job.built.model))
+    model, stages, networks = job.built.model, {}, {}
+    baseline = job.fit("training the baseline", request.baseline_epochs, request.learning_rate, request.seed)
+    stages["dense"], networks["dense"] = job.stage(model, baseline.best.top1), _copied(model)
+    with reporter.step("cutting and proving"):
+        plan, proof = job.cut(model)
+    accuracy, networks["cut"] = job.test_accuracy(model), _copied(model)
+    finetune = job.fit("fine-tuning", request.finetune, request.finetune_learning_rate, request.seed + 1)
+    stages["cut"] = job.stage(networks["cut"], finetune.start.top1, accuracy)
+    stages["final"], networks["final"] = job.stage(model, finetune.best.top1), model
+    with reporter.step("timing"):
+        latencies = compare_latency(networks, job.example[:1], repeats=LATENCY_REPEATS)
+    report = make_report(
+        request,
+        job.data,
+        stages=stages,
+        latencies=latencies,
+        trainings={"baseline": baseline, "finetune": finetune},
+        plan=plan,
+        proof=proof,
+        reload=_reload_lines(job.built, request),
+        seconds=time.monotonic() - start,
+    )
+    _write(model, plan, report, request)
+    return report
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """Model and data that fit each other, and the steps on them."""
+
+    request: Request
+    reporter: Reporter
+    data: Data
+    built: Built
+    example: Tensor
+
+    @classmethod
+    def prepared(cls, request: Request, reporter: Reporter) -> "_Job":
+        """Load data and model, and see whether they fit."""
+        with reporter.step(f"reading {request.data}") as progress:
+            data = load_data(request.data, seed=request.seed, input_shape=request.input_shape, progress=progress)
+        with reporter.step(f"building {request.model}"):
+            built = load_model(
+                request.model,
+                seed=request.seed,
+                input_shape=data.input_shape,
+                weights=request.weights,
+                num_classes=request.num_classes,
+            )
+            check_model(built.model, data, device=request.device)
+        example, _ = next(batches(data.train, 2, torch.device(request.device)))
+        return cls(request, reporter, data, built, example)
+
+    def cut(self, model: nn.Module) -> tuple[Plan, Proof]:
+        """Cut a model in place, proven."""
+        request = self.request
+        graph = cutback.trace(model, self.example)
+        score = request.make_score()
+        plan = cutback.plan(
+            graph,
+            score=score,
+            budget=request.budgets,
+            ignore=request.ignore,
+            round_to=request.round_to,
+            min_channels=request.min_channels,
+            allocate=request.allocate,
+        )
+        proof = prove(graph, plan)
+        cutback.apply_(graph, plan, prove=False, ignore_unreached=request.ignore_unreached)
+        return plan, proof
+
+    def fit(self, title: str, epochs: int, learning_rate: float, seed: int) -> FitResult:
+        """Train the model in place; without epochs only look at it."""
+        model, request = self.built.model, self.request
+        if not epochs:
+            return FitResult(evaluate(model, self.data.validation, device=request.device), (), 0)
+        with self.reporter.step(f"{title}, {epochs} epochs") as progress:
+            return fit(
+                model,
+                self.data,
+                epochs=epochs,
+                seed=seed,
+                learning_rate=learning_rate,
+                batch_size=request.batch_size,
+                device=request.device,
+                progress=progress,
+            )
+
+    def test_accuracy(self, model: nn.Module) -> float:
+        """Return the accuracy on the test split, in 0..1."""
+        with self.reporter.step("reading the test split"):
+            return evaluate(model, self.data.test, device=self.request.device).top1
+
+    def stage(self, model: nn.Module, validation: float, accuracy: float | None = None) -> Stage:
+        """Measure what a model is worth, on the test split where that has not been done yet."""
+        return Stage(
+            accuracy=self.test_accuracy(model) if accuracy is None else accuracy,
+            validation_accuracy=validation,
+            macs=cutback.measure.macs(model, self.example),
+            params=cutback.measure.params(model),
+            bytes=file_size(model),
+        )
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """Copy a model.
+
+    Raises:
+        UserMistake: it holds something that cannot be copied.
+    """
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise UserMistake(
+            f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}); make what it holds copyable"
+        ) from error
+
+
+def _reload_lines(built: Built, request: Request) -> tuple[str, ...]:
+    """Return the Python lines that load the result."""
+    return (*built.imports, f"model = cutback.load({str(request.folder)!r}, build=lambda: {built.expression})")
+
+
+def _write(model: nn.Module, plan: Plan, report: dict[str, object], request: Request) -> None:
+    """Write weights, plan and report, all or nothing."""
+    with new_folder(request.folder) as folder:
+        checkpoint = folder / "checkpoint"
+        cutback.save(model, plan, checkpoint)
+        for path in list(checkpoint.iterdir()):
+            path.rename(folder / path.name)
+        checkpoint.rmdir()
+        (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

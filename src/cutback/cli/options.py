@@ -1,0 +1,97 @@
+"""The arguments and options that commands share, each declared once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cutback.errors import UserMistake
+from cutback.train.data import Shape
+
+DIMENSIONS = 3
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="cutback:NAME, torchvision:NAME, timm:NAME, hf:NAME, or path/to/file.py:function, which returns a model "
+        "or a model and its example inputs.",
+        show_default=False,
+    ),
+]
+Data = Annotated[
+    str,
+    typer.Option(metavar="D", help="digits, mnist:DIR, imagefolder:DIR, or file.py:function, which returns datasets."),
+]
+Input = Annotated[
+    str | None,
+    typer.Option("--input", metavar="CxHxW", help="Shape of one picture, such as 3x224x224; else the data's own."),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Trained weights: .safetensors, or .pt/.pth holding tensors only."),
+]
+NumClasses = Annotated[
+    int | None, typer.Option(min=2, metavar="N", help="Replace the head by a new one with N outputs.")
+]
+Device = Annotated[str, typer.Option(metavar="DEVICE", help="Where to compute: cpu, cuda, cuda:1.")]
+Budget = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="BUDGET",
+        help="What the result may cost: macs=50%, params=3M, channels=50%. Repeatable; all are met.",
+        show_default=False,
+    ),
+]
+Score = Annotated[str, typer.Option(metavar="NAME", help="What ranks the channels; see cutback scores.")]
+Allocate = Annotated[
+    str, typer.Option(metavar="HOW", help="uniform: the same share of each group; global: lowest scores first.")
+]
+Ignore = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PATTERN", help="Modules whose outputs stay whole, such as 'layer4*'. Repeatable."),
+]
+IgnoreUnreached = Annotated[
+    bool, typer.Option("--ignore-unreached", help="Cut even beside parameters that no forward pass has used.")
+]
+RoundTo = Annotated[int, typer.Option(min=1, metavar="N", help="Widths that change become multiples of N.")]
+MinChannels = Annotated[int, typer.Option(min=1, metavar="N", help="So many channels stay in each layer.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the splits, the starting weights and the training.")]
+Finetune = Annotated[int, typer.Option(min=0, metavar="EPOCHS", help="Epochs of training after the cut.")]
+Train = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="EPOCHS",
+        help="Epochs of training before the cut; else 20, and 0 where --weights are given. 0 takes the model as it is.",
+    ),
+]
+LearningRate = Annotated[float, typer.Option("--lr", metavar="RATE", help="Highest learning rate before the cut.")]
+FinetuneLearningRate = Annotated[
+    float, typer.Option("--finetune-lr", metavar="RATE", help="Highest learning rate after the cut.")
+]
+BatchSize = Annotated[int, typer.Option(min=1, metavar="N", help="Pictures in a training batch.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder to write, which must not exist; else runs/ and the model's name."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")]
+
+
+def parse_shape(text: str | None) -> Shape | None:
+    """Read ``"3x224x224"``.
+
+    Raises:
+        UserMistake: it is written in another way.
+
+    Example:
+        >>> parse_shape("3x224x224")
+        (3, 224, 224)
+    """
+    if text is None:
+        return None
+    parts = text.lower().replace("×", "x").split("x")  # noqa: RUF001 (a user may well write the sign)
+    if len(parts) != DIMENSIONS or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise UserMistake(f"cannot read --input {text!r}; write channels, height and width, such as 3x224x224")
+    channels, height, width = map(int, parts)
+    return channels, height, width

@@ -1,0 +1,90 @@
+"""What ``cutback prune`` was asked for, and what can be said against it before any work."""
+
+import inspect
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cutback.cli.staging import check_new_folder
+from cutback.errors import InvalidBudget, UserMistake
+from cutback.planning.budget import parse_budgets
+from cutback.scores import Score, scores
+from cutback.train.data import Shape
+
+BASELINE_EPOCHS = 20
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of ``cutback prune``, see ``cutback prune --help``.
+
+    Attributes:
+        arguments: the command line they came from.
+    """
+
+    model: str
+    data: str
+    budgets: tuple[str, ...]
+    input_shape: Shape | None = None
+    weights: Path | None = None
+    num_classes: int | None = None
+    train: int | None = None
+    finetune: int = 0
+    score: str = "l1"
+    allocate: str = "uniform"
+    ignore: tuple[str, ...] = ()
+    ignore_unreached: bool = False
+    round_to: int = 1
+    min_channels: int = 1
+    learning_rate: float = 0.05
+    finetune_learning_rate: float = 0.05
+    batch_size: int = 64
+    seed: int = 0
+    device: str = "cpu"
+    out: Path | None = None
+    arguments: tuple[str, ...] = ()
+
+    @property
+    def baseline_epochs(self) -> int:
+        """Epochs of training before the cut."""
+        if self.train is not None:
+            return self.train
+        return 0 if self.weights else BASELINE_EPOCHS
+
+    @property
+    def folder(self) -> Path:
+        """Folder to write."""
+        return self.out or Path("runs") / (re.split(r"[:/\\]", self.model)[-1] or "model")
+
+    def make_score(self) -> Score:
+        """Return the score, seeded where it draws at random.
+
+        Raises:
+            UnknownName: no score has that name.
+        """
+        entry = scores.get(self.score)
+        return entry(seed=self.seed) if "seed" in inspect.signature(entry).parameters else entry()
+
+    def check(self) -> None:
+        """Refuse what cannot be carried out, as far as that shows without model and data.
+
+        Raises:
+            UserMistake: says which option is to be written otherwise.
+        """
+        if not parse_budgets(self.budgets):
+            raise InvalidBudget("nothing says how much to remove; add for example --budget macs=50%")
+        self.make_score()
+        for option, rate in (("--lr", self.learning_rate), ("--finetune-lr", self.finetune_learning_rate)):
+            if not 0 < rate < float("inf"):
+                raise UserMistake(f"{option} must be above 0, not {rate:g}; write for example {option} 0.05")
+        if self.weights and not self.weights.is_file():
+            raise UserMistake(f"there is no file {self.weights}; give --weights a .safetensors, .pt or .pth file")
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise UserMistake(
+                f"cannot compute on --device {self.device!r} ({str(error).splitlines()[0][:120]}); use --device cpu"
+            ) from error
+        check_new_folder(self.folder)

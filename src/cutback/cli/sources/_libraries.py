@@ -1,0 +1,48 @@
+"""Model libraries that may be missing or broken."""
+
+import importlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from cutback.errors import UserMistake
+
+Result = TypeVar("Result")
+
+
+def imported(name: str, *, install: str) -> Any:  # noqa: ANN401 (a module whose members are known at run time)
+    """Import an optional library.
+
+    Args:
+        name: dotted name of the module.
+        install: name of its distribution.
+
+    Raises:
+        UserMistake: it is not installed, or fails while it is imported.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name in (name, name.partition(".")[0]):
+            raise UserMistake(f"{install} is not installed; install it with: pip install {install}") from error
+        raise UserMistake(
+            f"{install} lacks the module {error.name}; install it with: pip install {error.name}"
+        ) from error
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UserMistake(
+            f"{install} is installed but cannot be loaded ({type(error).__name__}: {reason}); "
+            "install builds of it, of torch and of torchvision that belong together"
+        ) from error
+
+
+def attempt(spec: str, build: Callable[[], Result]) -> Result:
+    """Build a model with a library's own code.
+
+    Raises:
+        UserMistake: that code fails; carries its reason.
+    """
+    try:
+        return build()
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserMistake(f"{spec} cannot be built ({type(error).__name__}: {reason}); check its name") from error

@@ -1,0 +1,54 @@
+"""A new folder that appears whole or not at all."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from cutback.errors import SaveError, UserMistake
+
+
+def check_new_folder(folder: Path) -> None:
+    """Find out before any work starts whether a folder can be written.
+
+    Raises:
+        UserMistake: it exists, or may not be made.
+    """
+    if folder.exists() or folder.is_symlink():
+        raise UserMistake(f"the output {folder} exists already; name another with --out or remove it")
+    above = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise UserMistake(f"the output {folder} cannot be made: {above} is no folder you may write to; name another")
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Make a folder that gets its name only once the block has filled it; however the block ends, nothing else is left.
+
+    Args:
+        folder: the folder to make, with the folders above it.
+
+    Yields:
+        An empty folder beside it, to fill.
+
+    Raises:
+        SaveError: it cannot be written.
+    """
+    target = folder.absolute()
+    staged = target.parent / f".{target.name}.{os.getpid()}.partial"
+    made = [parent for parent in target.parents if not parent.exists()]
+    try:
+        staged.mkdir(parents=True)
+        yield staged
+        if target.exists():
+            raise FileExistsError(None, "it appeared meanwhile")
+        staged.rename(target)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SaveError(f"cannot write {folder}: {reason}; name a folder you may write to") from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+        for parent in made:
+            with contextlib.suppress(OSError):  # It holds the result, or something else.
+                parent.rmdir()

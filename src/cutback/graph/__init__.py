@@ -1,0 +1,1 @@
+"""What is coupled: reads the model and changes nothing."""

@@ -1,0 +1,73 @@
+"""Width attributes of torch's layers, which must follow the shapes of their parameters."""
+
+from collections.abc import Callable, Mapping
+
+from torch import Size, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+Changes = list[tuple[str, str, int]]
+"""Module path, attribute, new value."""
+
+
+def attribute_changes(model: nn.Module, shapes: Mapping[str, Size]) -> Changes:
+    """Return the width attributes that do not fit the given shapes of parameters and buffers.
+
+    Args:
+        model: the model, its own parameters of any shape.
+        shapes: shapes the parameters and buffers are to have, by qualified name.
+    """
+    changes: Changes = []
+    names = {id(tensor): name for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
+    for path, module in model.named_modules():
+        held = {**module._parameters, **module._buffers}
+        own = {name: shapes[names[id(t)]] for name, t in held.items() if t is not None and names.get(id(t)) in shapes}
+        for kind, widths in _RULES:
+            if isinstance(module, kind):
+                changes += [
+                    (path, attribute, value)
+                    for attribute, value in widths(module, own).items()
+                    if getattr(module, attribute) != value
+                ]
+                break
+    return changes
+
+
+def set_attributes(model: nn.Module, changes: Changes) -> None:
+    """Carry changes out."""
+    for path, attribute, value in changes:
+        setattr(model.get_submodule(path), attribute, value)
+
+
+def _convolution(module: nn.Module, own: Mapping[str, Size]) -> dict[str, int]:
+    """A depthwise convolution keeps one group a channel; any other keeps its number of groups."""
+    if "weight" not in own or not isinstance(module, _ConvNd):
+        return {}
+    first, second = own["weight"][:2]
+    depthwise = module.groups == module.in_channels > 1
+    if module.transposed:
+        groups = first if depthwise else module.groups
+        return {"in_channels": first, "out_channels": second * groups, "groups": groups}
+    groups = first * module.groups // module.out_channels if depthwise else module.groups
+    return {"in_channels": second * groups, "out_channels": first, "groups": groups}
+
+
+def _linear(_: nn.Module, own: Mapping[str, Size]) -> dict[str, int]:
+    return {"out_features": own["weight"][0], "in_features": own["weight"][1]} if "weight" in own else {}
+
+
+def _norm(_: nn.Module, own: Mapping[str, Size]) -> dict[str, int]:
+    shape = own.get("weight", own.get("running_mean"))
+    return {"num_features": shape[0]} if shape else {}
+
+
+def _prelu(_: nn.Module, own: Mapping[str, Size]) -> dict[str, int]:
+    return {"num_parameters": own["weight"][0]}
+
+
+_RULES: tuple[tuple[type[nn.Module], Callable[[nn.Module, Mapping[str, Size]], dict[str, int]]], ...] = (
+    (_ConvNd, _convolution),
+    (nn.Linear, _linear),
+    (_NormBase, _norm),
+    (nn.PReLU, _prelu),
+)

@@ -1,0 +1,60 @@
+"""Sizes written into a model's code: found by capturing the model again with fewer channels."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import fx
+
+from cutback.graph.graph import Graph
+from cutback.graph.groups import couple
+from cutback.graph.interpret import Assumption
+from cutback.graph.replay import Illegal
+from cutback.graph.second_pass import second_pass
+
+
+def resolved(graph: Graph, assumptions: Sequence[Assumption]) -> Graph:
+    """Check every size that was taken to follow a cut, and return the graph with the fixed ones made boundaries.
+
+    The model is captured again with a part of every group gone, and its graph run on the labels that stay. Where that
+    fails the assumptions behind the failing call were wrong: their channels stay, with the reason, and the rest is
+    tried again.
+
+    Args:
+        graph: the traced model.
+        assumptions: what was assumed while labelling it.
+    """
+    refused: dict[fx.Node, str] = {}
+    while assumptions and graph.groups:
+        try:
+            for probe in _probes(graph):
+                second_pass(graph, probe)
+        except Illegal as failure:
+            blamed = _blamed(failure.node, [a for a in assumptions if a.node not in refused])
+            refused |= {assumption.node: assumption.boundary.reason for assumption in blamed}
+            if not blamed:
+                refused[failure.node] = "the model's code fixes a size that meets these channels here"
+            graph, assumptions = couple(
+                graph.model, graph.inputs, graph.captures, refused, train_failure=graph.train_failure
+            )
+        else:
+            break
+    return graph
+
+
+def _probes(graph: Graph) -> list[list[np.ndarray]]:
+    """Return two cuts: the last unit of every group gone, and every other one."""
+    last = [np.arange(group.units) < group.units - 1 for group in graph.groups]
+    other = [np.arange(group.units) % 2 == 1 for group in graph.groups]
+    return [last, other]
+
+
+def _blamed(failing: fx.Node, assumptions: Sequence[Assumption]) -> list[Assumption]:
+    """Return the assumptions made at or before a failing call, nearest first: its own, else those of its ancestors."""
+    by_node = {assumption.node: assumption for assumption in assumptions}
+    waiting, seen = [failing], {failing}
+    found: list[Assumption] = []
+    while waiting and not found:
+        found = [by_node[node] for node in waiting if node in by_node]
+        waiting = [source for node in waiting for source in node.all_input_nodes if source not in seen]
+        seen.update(waiting)
+    return found

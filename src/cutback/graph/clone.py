@@ -1,0 +1,98 @@
+"""Copies of a model's modules that share its tensors, so that nothing done to them reaches the user's model."""
+
+import copy
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cutback.errors import CaptureError
+
+
+def structural_clone(model: nn.Module) -> nn.Module:
+    """Copy every module of ``model`` but none of its tensors: parameters and buffers are shared.
+
+    Caches, counters and attributes that a forward pass writes land on the copy.
+
+    Raises:
+        CaptureError: some object the model holds cannot be copied.
+    """
+    shared: dict[int, object] = {id(tensor): tensor for module in model.modules() for tensor in _tensors_of(module)}
+    try:
+        return copy.deepcopy(model, shared)
+    except Exception as error:
+        raise CaptureError(
+            f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}); "
+            "tracing works on a copy of the modules: remove or make copyable what the model holds"
+        ) from error
+
+
+def _tensors_of(module: nn.Module) -> Iterator[Tensor]:
+    """Yield the tensors a module holds as parameters, buffers, plain attributes, or one container deep."""
+    for value in [*module._parameters.values(), *module._buffers.values(), *vars(module).values()]:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, Mapping):
+            yield from (item for item in value.values() if isinstance(item, Tensor))
+        elif isinstance(value, list | tuple):
+            yield from (item for item in value if isinstance(item, Tensor))
+
+
+def own_tensors(model: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Give a structural clone tensors of its own: new parameters and buffers holding ``values``, ties kept.
+
+    Args:
+        model: a structural clone.
+        values: by qualified name, for every name of ``state_tensors(model)``.
+    """
+    fresh: dict[int, Tensor] = {}
+    for name, tensor in state_tensors(model).items():
+        value = values[name]
+        fresh[id(tensor)] = (
+            nn.Parameter(value, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
+        )
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            for name, tensor in held.items():
+                if tensor is not None:
+                    held[name] = fresh[id(tensor)]  # type: ignore[assignment]
+
+
+def state_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and buffers by qualified name, each tied tensor once under its first name."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def ordinary(tensor: Tensor) -> Tensor:
+    """Return a tensor without history that gradients may pass; one made in inference mode is copied."""
+    return tensor.clone() if tensor.is_inference() else tensor.detach()
+
+
+def set_training(model: nn.Module, training: bool | Mapping[str, bool]) -> dict[str, bool]:  # noqa: FBT001
+    """Set the mode of all modules at once or of each by path; return the modes found, by path.
+
+    A model whose own ``train`` keeps some modules frozen in eval mode has its way.
+    """
+    found = {path: module.training for path, module in model.named_modules()}
+    if isinstance(training, bool):
+        model.train(training)
+    else:
+        for path, module in model.named_modules():
+            module.training = training[path]
+    return found
+
+
+@contextmanager
+def random_state_kept(devices: Iterable[torch.device] = ()) -> Iterator[None]:
+    """Restore the random states of Python, NumPy and torch (CPU and the CUDA devices among ``devices``) on exit."""
+    cuda = sorted({device.index or 0 for device in devices if device.type == "cuda"})
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 (the user's global state is what is kept)
+    try:
+        with torch.random.fork_rng(devices=cuda):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002

@@ -1,0 +1,181 @@
+"""What is coupled in a model: the result of tracing it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from cutback.graph.capture import Capture
+from cutback.graph.inputs import Inputs
+from cutback.graph.interpret import Labelling
+from cutback.graph.labels import Boundary
+from cutback.graph.states import StateLabels
+
+
+def layer_of(state: str) -> str:
+    """Return the path of the module that owns a parameter or buffer."""
+    return state.rpartition(".")[0]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One dimension of one parameter or buffer.
+
+    Attributes:
+        state: qualified name.
+        dimension: the dimension that is sliced.
+        role: what a slice is: ``filter`` (output channel of a contraction), ``column`` (input channel of one),
+            ``depthwise`` (both at once), ``bias``, ``norm`` or ``element``.
+    """
+
+    state: str
+    dimension: int
+    role: str
+
+
+@dataclass(frozen=True, eq=False)
+class UnitMap:
+    """The unit each element of some labels belongs to.
+
+    Attributes:
+        group: number of the group, or -1 where the element always stays.
+        unit: number of the unit in the group.
+    """
+
+    group: NDArray[np.int64]
+    unit: NDArray[np.int64]
+
+    def stays(self, kept: list[NDArray[np.bool_]]) -> NDArray[np.bool_]:
+        """Return which elements stay, given for each group which units stay."""
+        result = np.ones(self.group.shape, dtype=bool)
+        for number in np.unique(self.group[self.group >= 0]):
+            inside = self.group == number
+            result[inside] = kept[number][self.unit[inside]]
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class SlotUnits:
+    """Group and unit of every component of united labels."""
+
+    group: NDArray[np.int64]
+    unit: NDArray[np.int64]
+
+    @property
+    def everything(self) -> UnitMap:
+        """Group and unit of all components, in order."""
+        return UnitMap(self.group, self.unit)
+
+    def of(self, components: NDArray[np.int64]) -> UnitMap:
+        """Look up an array of components."""
+        return UnitMap(self.group[components], self.unit[components])
+
+
+@dataclass(frozen=True, eq=False)
+class Coupling:
+    """How labels became units; what the second pass compares with.
+
+    Attributes:
+        labellings: what the first pass did, for each capture.
+        states: labels of parameters and buffers.
+        components: the component of each label.
+        owners: group and unit of each component.
+        assumes: whether some size in a call was taken to follow a cut, so that every plan needs the second pass.
+    """
+
+    labellings: tuple[Labelling, ...]
+    states: StateLabels
+    components: NDArray[np.int64]
+    owners: SlotUnits
+    assumes: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Units of one footprint: each owns the same number of slices of the same slots.
+
+    Attributes:
+        name: path of the first layer that produces the channels (with ``#2`` and so on where that is not unique).
+        units: how many units there are.
+        slices: for each slot the indices of each unit, shape ``(units, indices a unit)``.
+    """
+
+    name: str
+    units: int
+    slices: Mapping[Slot, NDArray[np.int64]]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Paths of the layers that produce the group's channels."""
+        roles = ("filter", "depthwise")
+        producers = [slot for slot in self.slices if slot.role in roles] or list(self.slices)
+        return tuple(dict.fromkeys(layer_of(slot.state) for slot in producers))
+
+
+@dataclass(frozen=True)
+class KeptLayer:
+    """A layer of which some output channels stay whatever the plan.
+
+    Attributes:
+        layer: its path.
+        channels: how many stay.
+        total: how many it has.
+        reasons: what keeps them.
+    """
+
+    layer: str
+    channels: int
+    total: int
+    reasons: tuple[Boundary, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """What is coupled in a model; prints as a table.
+
+    Attributes:
+        model: the traced model, unchanged.
+        inputs: the example inputs.
+        captures: the recorded forward passes, in eval mode and in train mode.
+        groups: what can be pruned.
+        slots: the unit of each slice of each parameter and buffer that was used.
+        result_units: for each capture, the unit of each element of each result (constant dimensions narrowed).
+        kept: layers with channels that stay, and why.
+        boundaries: operators that keep channels, and why.
+        unreached: parameters that no captured forward pass has used.
+        coupling: how labels became units.
+        train_failure: why the model could not be captured in train mode; empty where it was.
+    """
+
+    model: nn.Module
+    inputs: Inputs
+    captures: tuple[Capture, ...]
+    groups: tuple[Group, ...]
+    slots: Mapping[Slot, UnitMap]
+    result_units: tuple[tuple[UnitMap, ...], ...]
+    kept: tuple[KeptLayer, ...]
+    boundaries: tuple[Boundary, ...]
+    unreached: tuple[str, ...]
+    coupling: Coupling
+    train_failure: str = ""
+
+    def __str__(self) -> str:
+        name = max([5, *(len(group.name) for group in self.groups), *(len(layer.layer) for layer in self.kept)])
+        lines = [f"{'group':<{name}}  {'units':>6}  layers"]
+        lines += [f"{group.name:<{name}}  {group.units:>6}  {_shortened(group.layers)}" for group in self.groups]
+        if self.kept:
+            lines += ["", f"{'kept':<{name}}  {'stay':>6}  why"]
+        for layer in self.kept:
+            share = str(layer.channels) if layer.channels == layer.total else f"{layer.channels}/{layer.total}"
+            lines.append(f"{layer.layer:<{name}}  {share:>6}  {layer.reasons[0]}")
+        if self.unreached:
+            lines += ["", f"parameters no forward pass has used: {_shortened(self.unreached)}"]
+        if self.train_failure:
+            lines += ["", f"not captured in train mode: {self.train_failure}"]
+        return "\n".join(lines)
+
+
+def _shortened(names: tuple[str, ...], most: int = 4) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

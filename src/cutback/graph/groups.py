@@ -1,0 +1,192 @@
+"""From united labels to units and groups: which slices go together, and what keeps the rest."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+
+from cutback.graph.capture import Capture
+from cutback.graph.graph import Coupling, Graph, Group, KeptLayer, Slot, SlotUnits, layer_of
+from cutback.graph.inputs import Inputs
+from cutback.graph.interpret import Assumption, label
+from cutback.graph.labels import NONE, Boundary, LabelStore, compact, varying_dimensions
+from cutback.graph.states import StateLabels
+
+_PRODUCERS = ("filter", "depthwise", "element")
+_UNASSIGNED = -1
+
+
+def couple(
+    model: nn.Module,
+    inputs: Inputs,
+    captures: Sequence[Capture],
+    refused: Mapping[fx.Node, str] | None = None,
+    *,
+    train_failure: str = "",
+) -> tuple[Graph, list[Assumption]]:
+    """Label all captures with one store and gather the units into groups.
+
+    Args:
+        model: the model the captures were made from.
+        inputs: its example inputs.
+        captures: recorded forward passes.
+        refused: calls to be made boundaries, with the reason of each.
+        train_failure: why there is no capture in train mode.
+
+    Returns:
+        The graph, and the sizes taken to follow a cut.
+    """
+    store = LabelStore()
+    states = StateLabels(store)
+    labelled = [label(capture, store, states, refused or {}) for capture in captures]
+    components = store.components()
+    slots, scattered = _slots(states, components)
+    kept = _kept_components(store, components, scattered)
+    groups, group_of, unit_of = _groups(slots, kept, int(components.max()) + 1)
+    owner = SlotUnits(group_of, unit_of)
+    used = {name for name, _ in states.vectors} | set(states.elements)
+    assumptions = [
+        assumption
+        for labelling in labelled
+        for assumption in labelling.assumptions
+        if (group_of[components[assumption.labels.unique().numpy()]] != _UNASSIGNED).any()
+    ]
+    graph = Graph(
+        model=model,
+        inputs=inputs,
+        captures=tuple(captures),
+        groups=groups,
+        slots={slot: owner.of(vector) for slot, vector in slots.items()},
+        result_units=tuple(
+            tuple(owner.of(components[labels.numpy()]) for labels in map(_narrowed, labelling.results))
+            for labelling in labelled
+        ),
+        kept=_kept_layers(slots, kept, group_of),
+        boundaries=_boundaries(store, components, slots),
+        unreached=tuple(name for name, _ in model.named_parameters() if name not in used),
+        coupling=Coupling(tuple(labelled), states, components, owner, bool(assumptions)),
+        train_failure=train_failure,
+    )
+    return graph, assumptions
+
+
+def _narrowed(labels: Tensor) -> Tensor:
+    """Narrow dimensions along which labels are constant, for storage."""
+    index = tuple(slice(0, 1) if labels.stride(d) == 0 else slice(None) for d in range(labels.dim()))
+    return labels[index]
+
+
+def _slots(states: StateLabels, components: NDArray[np.int64]) -> tuple[dict[Slot, NDArray[np.int64]], set[int]]:
+    """Return the component of each slice of each state, and the components no single dimension of a state follows."""
+    slots = {
+        Slot(name, dimension, states.roles[name, dimension]): components[vector.numpy()]
+        for (name, dimension), vector in states.vectors.items()
+    }
+    scattered: set[int] = set()
+    for name, elements in states.elements.items():
+        found = compact(torch.from_numpy(components[elements.numpy()]))
+        varying = varying_dimensions(found)
+        if len(varying) == 1 and not any(slot.state == name for slot in slots):
+            index = [slice(None) if d == varying[0] else 0 for d in range(found.dim())]
+            slots[Slot(name, varying[0], "element")] = found[tuple(index)].numpy()
+        else:
+            scattered.update(np.unique(found.numpy()).tolist())
+            scattered.update(int(c) for slot, vector in slots.items() if slot.state == name for c in np.unique(vector))
+    return slots, scattered
+
+
+def _kept_components(store: LabelStore, components: NDArray[np.int64], scattered: set[int]) -> dict[int, Boundary]:
+    """Return the first reason that keeps each kept component."""
+    kept = {int(components[NONE]): Boundary("constant", "", "a constant")}
+    for labels, boundary in store.kept:
+        for component in np.unique(components[labels]).tolist():
+            kept.setdefault(component, boundary)
+    for component in scattered:
+        kept.setdefault(component, Boundary("parameter", "", "a parameter used along two dimensions at once"))
+    return kept
+
+
+def _groups(
+    slots: Mapping[Slot, NDArray[np.int64]], kept: Mapping[int, Boundary], total: int
+) -> tuple[tuple[Group, ...], NDArray[np.int64], NDArray[np.int64]]:
+    """Gather components of one footprint; return the groups, and group and unit of each component (or -1)."""
+    group_of = np.full(total, _UNASSIGNED)
+    unit_of = np.full(total, _UNASSIGNED)
+    order = list(slots)
+    if not order:
+        return (), group_of, unit_of
+    component = np.concatenate([slots[slot] for slot in order])
+    slot_number = np.repeat(np.arange(len(order)), [len(slots[slot]) for slot in order])
+    pairs, first_seen, counts = np.unique(component * len(order) + slot_number, return_index=True, return_counts=True)
+    bounds = np.flatnonzero(np.diff(pairs // len(order), prepend=-1))
+    footprints: dict[bytes, list[tuple[int, int]]] = {}
+    for start, end in zip(bounds, [*bounds[1:], len(pairs)], strict=True):
+        owner = int(pairs[start] // len(order))
+        if owner not in kept:
+            key = np.stack([pairs[start:end] % len(order), counts[start:end]]).tobytes()
+            footprints.setdefault(key, []).append((int(first_seen[start]), owner))
+    groups: list[Group] = []
+    names: dict[str, int] = {}
+    for key, owners in sorted(footprints.items(), key=lambda item: min(item[1])):
+        if len(owners) < 2:
+            continue
+        units = [owner for _, owner in sorted(owners)]
+        numbers = np.frombuffer(key, dtype=np.int64).reshape(2, -1)[0]
+        members = tuple(order[number] for number in numbers)
+        name = _name(members)
+        names[name] = names.get(name, 0) + 1
+        group_of[units] = len(groups)
+        unit_of[units] = np.arange(len(units))
+        indices = {slot: _positions(slots[slot], units) for slot in members}
+        groups.append(Group(name if names[name] == 1 else f"{name}#{names[name]}", len(units), indices))
+    return tuple(groups), group_of, unit_of
+
+
+def _positions(vector: NDArray[np.int64], units: list[int]) -> NDArray[np.int64]:
+    """Return the indices that belong to each unit, in order; shape ``(units, indices a unit)``."""
+    rank = np.full(max(int(vector.max()), *units) + 1, _UNASSIGNED)
+    rank[units] = np.arange(len(units))
+    owner = rank[vector]
+    positions = np.flatnonzero(owner != _UNASSIGNED)
+    return positions[np.argsort(owner[positions], kind="stable")].reshape(len(units), -1)
+
+
+def _name(members: Sequence[Slot]) -> str:
+    """Name a group after the first layer that produces it."""
+    for role in _PRODUCERS:
+        for slot in members:
+            if slot.role == role:
+                return layer_of(slot.state)
+    return layer_of(members[0].state)
+
+
+def _kept_layers(
+    slots: Mapping[Slot, NDArray[np.int64]], kept: Mapping[int, Boundary], group_of: NDArray[np.int64]
+) -> tuple[KeptLayer, ...]:
+    """Say of each producing layer how many of its channels stay whatever the plan, and why."""
+    found: list[KeptLayer] = []
+    for slot, vector in slots.items():
+        stay = vector[group_of[vector] == _UNASSIGNED]
+        if slot.role in ("filter", "depthwise") and len(stay):
+            reasons = dict.fromkeys(kept[int(c)] for c in np.unique(stay) if int(c) in kept)
+            lone = Boundary("group", "", "its only unit; one channel stays everywhere")
+            found.append(KeptLayer(layer_of(slot.state), len(stay), len(vector), tuple(reasons) or (lone,)))
+    return tuple(found)
+
+
+def _boundaries(
+    store: LabelStore, components: NDArray[np.int64], slots: Mapping[Slot, NDArray[np.int64]]
+) -> tuple[Boundary, ...]:
+    """Return the boundaries that keep channels of some layer, inputs and outputs of the network left out."""
+    produced = np.zeros(len(components), dtype=bool)
+    for slot, vector in slots.items():
+        if slot.role in ("filter", "depthwise"):
+            produced[vector] = True
+    found = (
+        boundary
+        for labels, boundary in store.kept
+        if boundary.operator not in ("input", "output") and produced[components[labels]].any()
+    )
+    return tuple(dict.fromkeys(found))

@@ -1,0 +1,356 @@
+"""Running a captured graph on labels instead of values."""
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+from torch import Tensor, fx
+from torch._ops import OpOverload
+from torch.fx.node import map_arg
+
+from cutback.graph.capture import Capture, module_path
+from cutback.graph.labels import Boundary, LabelStore, spread
+from cutback.graph.states import State, StateLabels
+from cutback.registry import Registry
+
+Labels = Tensor | State | Sequence["Labels"] | None
+"""What stands for a node's value: a label tensor, a parameter not yet used, several of these, or no tensor."""
+
+
+Decision = TypeVar("Decision")
+
+
+class Refused(Exception):
+    """A rule cannot follow the channels through this call; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """A size in a call that is taken to follow the cut, to be checked by capturing again with fewer channels.
+
+    Attributes:
+        node: the call.
+        labels: the labels of the channels concerned.
+        boundary: the reason to give should the size turn out to be fixed.
+    """
+
+    node: fx.Node
+    labels: Tensor
+    boundary: Boundary
+
+
+@dataclass
+class Trail:
+    """What a rule did at one call, for doing the same again after a cut.
+
+    Attributes:
+        refused: whether the call became a boundary.
+        issued: the labels it was given for results of its own.
+        decided: what it found out about the uncut sizes.
+        tied: the labels it tied to slices of states.
+        results: the labels it gave to the results.
+    """
+
+    refused: bool = False
+    issued: list[Tensor] = field(default_factory=list)
+    decided: list[object] = field(default_factory=list)
+    tied: list[Tensor] = field(default_factory=list)
+    results: list[Tensor] = field(default_factory=list)
+
+    def restart(self) -> None:
+        """Forget what a rule did before it refused the call."""
+        self.refused = True
+        for noted in (self.issued, self.decided, self.tied):
+            noted.clear()
+
+
+@dataclass
+class Call:
+    """One call of an operator, as a rule sees it.
+
+    Attributes:
+        node: the graph node.
+        operator: name without the in-place underscore, for instance ``aten::relu``.
+        arguments: by the names of the operator's schema; tensors are replaced by their labels.
+        values: the fake result, for its shapes.
+        store: where labels are issued and united.
+        states: the labels of parameters and buffers.
+        trail: receives what the rule does.
+        assumptions: receives sizes that must follow a cut.
+    """
+
+    node: fx.Node
+    operator: str
+    arguments: dict[str, object]
+    values: object
+    store: LabelStore
+    states: StateLabels
+    trail: Trail
+    assumptions: list[Assumption]
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the result."""
+        if not isinstance(self.values, Tensor):
+            raise Refused("returns several tensors")
+        return self.values.shape
+
+    def labels(self, name: str) -> Tensor:
+        """Return the labels of a tensor argument; a parameter gives one label an element."""
+        return self.as_labels(self.arguments[name])
+
+    def as_labels(self, value: object) -> Tensor:
+        """Turn what stands for a tensor into its labels."""
+        if isinstance(value, State):
+            labels = self.states.each(value)
+            if labels is None:
+                raise Refused(f"uses the large parameter {value.name} element by element")
+            return labels
+        if not isinstance(value, Tensor):
+            raise Refused("has an argument that is not a tensor where one was expected")
+        return value
+
+    def state(self, name: str) -> State | None:
+        """Return a parameter argument; ``None`` where the argument is absent.
+
+        Raises:
+            Refused: the argument is a computed tensor.
+        """
+        value = self.arguments.get(name)
+        if value is None or isinstance(value, State):
+            return value
+        raise Refused(f"its {name} is computed in forward, not a parameter")
+
+    def operands(self) -> list[Tensor]:
+        """Return the labels of all tensor arguments, lists flattened."""
+        found: list[Tensor] = []
+        for value in self.arguments.values():
+            for item in value if isinstance(value, list | tuple) else [value]:
+                found += [self.as_labels(item)] if isinstance(item, Tensor | State) else []
+        return found
+
+    def boundary(self, reason: str) -> Boundary:
+        """Return a boundary at this call."""
+        return Boundary(self.operator, module_path(self.node), reason)
+
+    def unite(self, first: Tensor, second: Tensor) -> None:
+        """Unite the channels behind two label tensors of one shape, element by element."""
+        self.store.unite(first, second)
+
+    def tie_blocks(self, labels: Tensor, dimension: int, blocks: int) -> None:
+        """Let equal blocks along a dimension lose the same positions."""
+        self.store.tie_blocks(labels, dimension, blocks)
+
+    def made(self, state: State, dimension: int, role: str) -> Tensor:
+        """Return the labels of the channels that the slices of a state make, shape ``(state.shape[dimension],)``."""
+        return self.states.vector(state, dimension, role)
+
+    def tie(self, labels: Tensor, state: State, dimension: int, role: str) -> None:
+        """Let the slices of a state go with the channels behind ``labels``, shape ``(state.shape[dimension],)``."""
+        self.trail.tied.append(labels)
+        self.store.unite(labels, self.states.vector(state, dimension, role))
+
+    def fresh(self) -> Tensor:
+        """Return a new label, shape ``(1,)``."""
+        self.trail.issued.append(self.store.fresh(1))
+        return self.trail.issued[-1]
+
+    def decide(self, found: Decision) -> Decision:
+        """Note something found out about uncut sizes; after a cut the same is returned whatever is found then."""
+        self.trail.decided.append(found)
+        return found
+
+    def keep(self, labels: Tensor, reason: str) -> None:
+        """Keep the channels behind ``labels`` because of this call."""
+        self.store.keep(labels, self.boundary(reason))
+
+    def assume(self, labels: Tensor, reason: str) -> None:
+        """Take a size of this call to follow the cut of ``labels``; ``reason`` is used if it does not."""
+        self.assumptions.append(Assumption(self.node, labels, self.boundary(reason)))
+
+    def kept_result(self, reason: str) -> Labels:
+        """Return labels for a result whose channels are unknown and therefore stay."""
+
+        def one(value: object) -> Labels:
+            if isinstance(value, Tensor):
+                label = self.fresh()
+                self.keep(label, reason)
+                return label.expand(value.shape) if value.dim() else torch.zeros((), dtype=torch.int64)
+            if isinstance(value, list | tuple):
+                return [one(item) for item in value]
+            return None
+
+        return one(self.values)
+
+
+Rule = Callable[[Call], Labels]
+
+rules: Registry[Rule] = Registry("operator rule", "cutback.graph.rules")
+
+
+@dataclass(frozen=True, eq=False)
+class Labelling:
+    """A captured graph run on labels.
+
+    Attributes:
+        results: labels of the graph's results: the model's outputs, then every module's.
+        trails: what the rules did, call by call.
+        assumptions: sizes taken to follow a cut.
+        fixed: the labels of inputs and constants, in order.
+    """
+
+    results: list[Tensor]
+    trails: list[Trail]
+    assumptions: list[Assumption]
+    fixed: list[Tensor]
+
+
+def label(capture: Capture, store: LabelStore, states: StateLabels, refused: Mapping[fx.Node, str]) -> Labelling:
+    """Run a captured graph on labels.
+
+    Args:
+        capture: the recorded forward pass.
+        store: receives what is united and what is kept.
+        states: labels of parameters and buffers, shared between captures.
+        refused: calls to be made boundaries, with the reason of each.
+    """
+    found = Labelling([], [], [], [])
+
+    def apply(node: fx.Node, arguments: dict[str, object], value: object) -> Labels:
+        call = Call(node, operator_of(node), arguments, value, store, states, Trail(), found.assumptions)
+        found.trails.append(call.trail)
+        result = _label_call(call, refused.get(node))
+        call.trail.results = labels_in(result)
+        return result
+
+    def fixed(boundary: Boundary) -> Tensor:
+        found.fixed.append(store.fresh(1))
+        store.keep(found.fixed[-1], boundary)
+        return found.fixed[-1]
+
+    found.results.extend(run_on_labels(capture, states, apply, fixed))
+    for labels in found.results[: capture.outputs]:
+        store.keep(labels, Boundary("output", "", "the network's output"))
+    return found
+
+
+def run_on_labels(
+    capture: Capture,
+    states: StateLabels,
+    apply: Callable[[fx.Node, dict[str, object], object], Labels],
+    fixed: Callable[[Boundary], Tensor],
+) -> list[Tensor]:
+    """Walk a captured graph with labels for values; return the labels of its results.
+
+    Args:
+        capture: the recorded forward pass.
+        states: labels of parameters and buffers.
+        apply: labels a call, given its arguments by schema name.
+        fixed: gives one label, shape ``(1,)``, for a whole input or constant.
+    """
+    known = dict(zip(capture.nodes, capture.states, strict=False))
+    environment: dict[fx.Node, Labels] = {}
+    for node in capture.nodes:
+        value = node.meta.get("val")
+        if node in known:
+            environment[node] = State(known[node], node.meta["val"].shape)
+        elif node.op == "placeholder":
+            environment[node] = _whole(value, fixed, Boundary("input", "", "the network's input"))
+        elif node.op == "get_attr":
+            constant = getattr(capture.module, str(node.target))
+            environment[node] = _whole(constant, fixed, Boundary("constant", "", "a constant tensor"))
+        elif node.op == "call_function" and node.target is operator.getitem:
+            source = environment[node.args[0]]  # type: ignore[index]
+            environment[node] = source[node.args[1]] if isinstance(source, list | tuple) else None  # type: ignore[index]
+        elif node.op == "call_function":
+            environment[node] = apply(node, _bind(node, environment), value)
+    return [_result(environment[node], states) for node in capture.results]
+
+
+def _label_call(call: Call, refusal: str | None) -> Labels:
+    """Apply the rule for one call, or make it a boundary."""
+    try:
+        if refusal is not None:
+            raise Refused(refusal)
+        return rule_for(call.node)(call)
+    except Refused as reason:
+        call.trail.restart()
+        return stop(call, str(reason))
+
+
+def rule_for(node: fx.Node) -> Rule:
+    """Return the rule for a call.
+
+    Raises:
+        Refused: there is none.
+    """
+    rule = rules.find(operator_of(node)) if isinstance(node.target, OpOverload) else None
+    if rule is None:
+        raise Refused("no rule says what this operator does to channels")
+    return rule
+
+
+def stop(call: Call, reason: str) -> Labels:
+    """Make a call a boundary: every channel that reaches it stays, and its result is unknown."""
+    for value in call.arguments.values():
+        for item in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(item, State):
+                for labels in call.states.all_of(item):
+                    call.keep(labels, reason)
+            elif isinstance(item, Tensor):
+                call.keep(item, reason)
+    return call.kept_result(reason)
+
+
+def operator_of(node: fx.Node) -> str:
+    """Return an operator's name without the in-place underscore."""
+    if isinstance(node.target, OpOverload):
+        return node.target._schema.name.rstrip("_")
+    return getattr(node.target, "__name__", str(node.target))
+
+
+def _bind(node: fx.Node, environment: dict[fx.Node, Labels]) -> dict[str, object]:
+    """Return a call's arguments by schema name, defaults filled in, with labels for tensors."""
+
+    def labelled(value: object) -> object:
+        return map_arg(value, lambda source: environment[source])  # type: ignore[arg-type]
+
+    if not isinstance(node.target, OpOverload):
+        return {str(position): labelled(value) for position, value in enumerate(node.args)}
+    arguments: dict[str, object] = {}
+    for position, argument in enumerate(node.target._schema.arguments):
+        if position < len(node.args):
+            arguments[argument.name] = labelled(node.args[position])
+        elif argument.name in node.kwargs:
+            arguments[argument.name] = labelled(node.kwargs[argument.name])
+        else:
+            arguments[argument.name] = argument.default_value
+    return arguments
+
+
+def labels_in(value: Labels) -> list[Tensor]:
+    """Return the label tensors among what stands for a node's value."""
+    if isinstance(value, list | tuple):
+        return [labels for item in value for labels in labels_in(item)]
+    return [value] if isinstance(value, Tensor) else []
+
+
+def _whole(value: object, fixed: Callable[[Boundary], Tensor], boundary: Boundary) -> Labels:
+    """Return one kept label for a whole tensor, or ``NONE`` for a single number."""
+    if not isinstance(value, Tensor):
+        return None
+    if value.numel() == 1:
+        return torch.zeros(value.shape, dtype=torch.int64)
+    return fixed(boundary).expand(value.shape)
+
+
+def _result(value: Labels, states: StateLabels) -> Tensor:
+    """Return the labels of a result; a parameter returned as it is keeps all its elements."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, State):
+        labels = states.each(value)
+        return labels if labels is not None else spread(states.vector(value, 0, "element"), 0, value.shape)
+    return torch.zeros((), dtype=torch.int64)

@@ -1,0 +1,118 @@
+"""Label tensors and the store that unites labels: who goes together, and what must stay.
+
+A label tensor has the shape of an activation and holds, for each element, the id of the channel it came from. Where an
+activation is constant along a dimension the label tensor has stride 0 there, so that most hold only C numbers.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+NONE = 0
+"""The label of a constant: it unites with nothing and keeps nothing."""
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """Why channels stay.
+
+    Attributes:
+        operator: name of the operator they reach, for instance ``aten::softmax``.
+        path: path of the module during whose forward it ran (empty for the model itself).
+        reason: what about it keeps them.
+    """
+
+    operator: str
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path or '(model)'} : {self.operator}: {self.reason}"
+
+
+class LabelStore:
+    """Issues labels, unites them, and notes which must stay.
+
+    Uniting only notes pairs; ``components`` resolves all of them at once.
+    """
+
+    def __init__(self) -> None:
+        self._count = NONE + 1
+        self._pairs: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+        self.kept: list[tuple[NDArray[np.int64], Boundary]] = []
+
+    def fresh(self, count: int) -> Tensor:
+        """Return ``count`` new labels, shape ``(count,)``."""
+        self._count += count
+        return torch.arange(self._count - count, self._count)
+
+    def unite(self, first: Tensor, second: Tensor) -> None:
+        """Unite two label tensors of one shape, element by element; ``NONE`` unites with nothing."""
+        a, b = first.reshape(-1).numpy(), second.reshape(-1).numpy()
+        real = (a != b) & (a != NONE) & (b != NONE)
+        if real.any():
+            self._pairs.append((a[real], b[real]))
+
+    def tie_blocks(self, labels: Tensor, dimension: int, blocks: int) -> None:
+        """Unite the labels at one position of each of ``blocks`` equal blocks along a dimension."""
+        parts = core(labels).chunk(blocks, dimension)
+        for part in parts[1:]:
+            self.unite(parts[0], part)
+
+    def keep(self, labels: Tensor, boundary: Boundary) -> None:
+        """Note that the channels behind ``labels`` stay."""
+        found = np.unique(core(labels).reshape(-1).numpy())
+        found = found[found != NONE]
+        if len(found):
+            self.kept.append((found, boundary))
+
+    def components(self) -> NDArray[np.int64]:
+        """Return, for each label, the number of the component it belongs to; shape ``(labels,)``."""
+        if self._pairs:
+            first = np.concatenate([a for a, _ in self._pairs])
+            second = np.concatenate([b for _, b in self._pairs])
+        else:
+            first = second = np.empty(0, dtype=np.int64)
+        edges = coo_matrix((np.ones(len(first), dtype=np.int8), (first, second)), shape=(self._count, self._count))
+        return connected_components(edges, directed=False)[1].astype(np.int64)
+
+
+def varies(labels: Tensor, dimension: int) -> bool:
+    """Whether labels (as ``compact`` leaves them) differ along a dimension."""
+    return labels.size(dimension) > 1 and labels.stride(dimension) != 0
+
+
+def varying_dimensions(labels: Tensor) -> list[int]:
+    """Return the dimensions along which labels differ."""
+    return [dimension for dimension in range(labels.dim()) if varies(labels, dimension)]
+
+
+def core(labels: Tensor) -> Tensor:
+    """Return labels with every dimension along which they are constant narrowed to size 1."""
+    for dimension in range(labels.dim()):
+        if labels.size(dimension) > 1 and labels.stride(dimension) == 0:
+            labels = labels.narrow(dimension, 0, 1)
+    return labels
+
+
+def compact(labels: Tensor) -> Tensor:
+    """Return labels with stride 0 along every dimension they are constant along."""
+    narrowed = labels
+    for dimension in range(labels.dim()):
+        if narrowed.size(dimension) > 1:
+            first = narrowed.narrow(dimension, 0, 1)
+            if narrowed.stride(dimension) == 0 or bool((narrowed == first).all()):
+                narrowed = first
+    return narrowed.expand(labels.shape)
+
+
+def spread(vector: Tensor, dimension: int, shape: torch.Size) -> Tensor:
+    """Return labels of ``shape`` that vary along one dimension only: ``vector``, shape ``(shape[dimension],)``."""
+    sizes = [1] * len(shape)
+    sizes[dimension] = len(vector)
+    return vector.view(sizes).expand(shape)

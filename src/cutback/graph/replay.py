@@ -1,0 +1,239 @@
+"""The second pass: the graph of a narrowed model run on the labels that stay.
+
+A cut is legal only if every pointwise operator still pairs equal labels and every operator receives exactly its own
+kept labels. The order in which they arrive at a state is the order its slices must have.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Size, Tensor, fx, nn
+
+from cutback.errors import CaptureError
+from cutback.graph.attributes import attribute_changes, set_attributes
+from cutback.graph.capture import Capture, capture
+from cutback.graph.clone import own_tensors, state_tensors, structural_clone
+from cutback.graph.interpret import (
+    Call,
+    Decision,
+    Labelling,
+    Labels,
+    Refused,
+    Trail,
+    labels_in,
+    operator_of,
+    rule_for,
+    run_on_labels,
+)
+from cutback.graph.labels import NONE, Boundary, core
+from cutback.graph.states import State, StateLabels
+
+Orders = dict[tuple[str, int], NDArray[np.int64]]
+"""For a state and a dimension, the indices that stay, in the order they must have."""
+
+
+class Illegal(Exception):
+    """A cut sends labels where they do not belong.
+
+    Attributes:
+        node: the call of the whole model's graph at which it shows.
+    """
+
+    def __init__(self, node: fx.Node, reason: str) -> None:
+        super().__init__(reason)
+        self.node = node
+
+
+@dataclass(frozen=True, eq=False)
+class KeptLabels:
+    """Which labels stay.
+
+    Attributes:
+        component: the component of each label.
+        stays: whether each component stays.
+    """
+
+    component: NDArray[np.int64]
+    stays: NDArray[np.bool_]
+
+    def mask(self, labels: Tensor) -> Tensor:
+        """Return which elements of a label tensor stay."""
+        return torch.from_numpy(np.atleast_1d(self.stays[self.component[labels.numpy()]]).reshape(labels.shape))
+
+
+class _KeptStates(StateLabels):
+    """State labels of the narrowed model: those of the whole model that stay, in their natural order."""
+
+    def __init__(self, whole: StateLabels, kept: KeptLabels) -> None:
+        self._whole, self._kept = whole, kept
+
+    def vector(self, state: State, dimension: int, role: str) -> Tensor:  # noqa: ARG002 (the first pass needs it)
+        return self._whole.vectors[state.name, dimension][self.staying(state, dimension)]
+
+    def staying(self, state: State, dimension: int) -> Tensor:
+        """Return the indices that stay along a dimension, ascending."""
+        return self._kept.mask(self._whole.vectors[state.name, dimension]).nonzero().flatten()
+
+    def each(self, state: State) -> Tensor | None:
+        if not state.shape:
+            return torch.tensor(NONE)
+        if len(state.shape) == 1:
+            return self.vector(state, 0, "element")
+        labels = self._whole.elements.get(state.name)
+        if labels is None:
+            return None
+        mask = self._kept.mask(labels)
+        for dimension in range(labels.dim()):
+            others = [d for d in range(labels.dim()) if d != dimension]
+            labels = labels.index_select(dimension, mask.any(others).nonzero().flatten())
+            mask = self._kept.mask(labels)
+        return labels
+
+
+class _ReplayedCall(Call):
+    """A call in the narrowed model: checks what the first pass united, and finds the order of what it tied."""
+
+    def __init__(
+        self,
+        node: fx.Node,
+        arguments: dict[str, object],
+        values: object,
+        states: _KeptStates,
+        kept: KeptLabels,
+        trail: Trail,
+        orders: Orders,
+    ) -> None:
+        self.node, self.operator, self.arguments, self.values = node, operator_of(node), arguments, values
+        self.states, self._states, self._kept, self._orders = states, states, kept, orders
+        self._issued, self._decided, self._tied = iter(trail.issued), iter(trail.decided), iter(trail.tied)
+
+    def unite(self, first: Tensor, second: Tensor) -> None:
+        a, b = first.reshape(-1).numpy(), second.reshape(-1).numpy()
+        component = self._kept.component
+        if ((component[a] != component[b]) & (a != NONE) & (b != NONE)).any():
+            raise Refused("would pair different channels")
+
+    def tie_blocks(self, labels: Tensor, dimension: int, blocks: int) -> None:
+        pass
+
+    def made(self, state: State, dimension: int, role: str) -> Tensor:
+        self._order(state, dimension, self._states.staying(state, dimension).numpy())
+        return self._states.vector(state, dimension, role)
+
+    def tie(self, labels: Tensor, state: State, dimension: int, role: str) -> None:  # noqa: ARG002 (as above)
+        before = next(self._tied)
+        order = positions(before.reshape(-1).numpy(), labels.reshape(-1).numpy())
+        if order is None or len(order) != int(self._kept.mask(before).sum()):
+            raise Refused("would receive other channels than its own")
+        self._order(state, dimension, order)
+
+    def fresh(self) -> Tensor:
+        return next(self._issued)
+
+    def decide(self, found: Decision) -> Decision:
+        return next(self._decided, found)  # type: ignore[return-value]
+
+    def keep(self, labels: Tensor, reason: str) -> None:
+        pass
+
+    def assume(self, labels: Tensor, reason: str) -> None:
+        pass
+
+    def _order(self, state: State, dimension: int, order: NDArray[np.int64]) -> None:
+        known = self._orders.setdefault((state.name, dimension), order)
+        if len(known) != state.shape[dimension] or not np.array_equal(known, order):
+            raise Refused("would receive its channels in another order than elsewhere")
+
+
+def positions(before: NDArray[np.int64], after: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """Return where each label of ``after`` stood in ``before``, repeated labels in turn; ``None`` if one did not."""
+    order, wanted = np.argsort(before, kind="stable"), np.argsort(after, kind="stable")
+    have, want = before[order], after[wanted]
+    turn = np.arange(len(want)) - np.searchsorted(want, want)
+    place = np.searchsorted(have, want) + turn
+    if len(want) and (place.max() >= len(have) or not np.array_equal(have[place], want)):
+        return None
+    result = np.empty(len(after), dtype=np.int64)
+    result[wanted] = order[place]
+    return result
+
+
+def narrowed_capture(model: nn.Module, whole: Capture, shapes: Mapping[str, Size]) -> Capture:
+    """Capture a model with narrower states, whose values do not matter.
+
+    Args:
+        model: the whole model.
+        whole: its capture, for the mode and the inputs.
+        shapes: the shapes of all states, by qualified name.
+
+    Raises:
+        Illegal: the forward pass fails; carries the whole model's call at which it does.
+    """
+    clone = structural_clone(model)
+    states = state_tensors(clone)
+    set_attributes(clone, attribute_changes(clone, shapes))
+    values = {name: t if shapes[name] == t.shape else t.new_empty(shapes[name]) for name, t in states.items()}
+    own_tensors(clone, values)
+    reached: list[str] = []
+    try:
+        return capture(clone, whole.inputs, training=whole.training, reached=reached)
+    except CaptureError as error:
+        calls = [node for node in whole.nodes if node.op == "call_function"]
+        raise Illegal(calls[min(len(reached), len(calls) - 1)], str(error)) from error
+
+
+def replay(
+    whole: Capture, narrow: Capture, labelling: Labelling, states: StateLabels, kept: KeptLabels, orders: Orders
+) -> list[Tensor]:
+    """Run a narrowed model's graph on the labels that stay.
+
+    Args:
+        whole: the whole model's capture.
+        narrow: the narrowed model's, in the same mode.
+        labelling: what the first pass did.
+        states: the whole model's state labels.
+        kept: which labels stay.
+        orders: receives the order of the slices of each state.
+
+    Returns:
+        The labels of the results.
+
+    Raises:
+        Illegal: labels arrive where they do not belong.
+    """
+    calls = [node for node in whole.nodes if node.op == "call_function"]
+    calls = [node for node in calls if operator_of(node) != "getitem"]
+    ours = [node for node in narrow.nodes if node.op == "call_function" and operator_of(node) != "getitem"]
+    if [node.target for node in calls] != [node.target for node in ours]:
+        raise Illegal(calls[-1], "the narrower model runs other operators")
+    waiting = iter(zip(calls, labelling.trails, strict=True))
+    fixed = iter(labelling.fixed)
+    kept_states = _KeptStates(states, kept)
+
+    def apply(node: fx.Node, arguments: dict[str, object], value: object) -> Labels:
+        original, trail = next(waiting)
+        call = _ReplayedCall(node, arguments, value, kept_states, kept, trail, orders)
+        try:
+            result = call.kept_result("") if trail.refused else rule_for(node)(call)
+            _check_own(trail.results, labels_in(result), kept)
+        except (Refused, RuntimeError, IndexError, StopIteration) as reason:
+            raise Illegal(original, str(reason)) from reason
+        return result
+
+    def one(_: Boundary) -> Tensor:
+        return next(fixed)
+
+    return run_on_labels(narrow, kept_states, apply, one)
+
+
+def _check_own(before: Sequence[Tensor], after: Sequence[Tensor], kept: KeptLabels) -> None:
+    """Check that results hold exactly the kept ones of the labels they held."""
+    if len(before) != len(after):
+        raise Refused("would return another number of tensors")
+    for was, now in zip(before, after, strict=True):
+        expected = core(was)
+        if not torch.equal(expected[kept.mask(expected)].unique(), core(now).unique()):
+            raise Refused("would return other channels than its own")

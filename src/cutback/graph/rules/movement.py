@@ -1,0 +1,231 @@
+"""Operators that move elements about: the operator itself is run on the labels.
+
+What is left to a rule is to say when the result is still right after a cut: which blocks must lose channels at the same
+positions, and which sizes in the call must follow.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from cutback.graph.interpret import Call, Labels, Refused, rules
+from cutback.graph.labels import compact, core, varies, varying_dimensions
+
+_FREE = ("permute", "transpose", "t", "numpy_T", "mT", "movedim", "moveaxis", "swapaxes", "swapdims", "unsqueeze")
+_ALSO_FREE = ("squeeze", "flip", "flatten", "repeat_interleave")
+_END = 2**63 - 1
+
+
+@rules.register(*(f"aten::{name}" for name in (*_FREE, *_ALSO_FREE)))
+def free(call: Call) -> Labels:
+    """Run an operator that stays right whichever channels go."""
+    return _run(call, call.node.target)
+
+
+@rules.register(
+    "aten::view", "aten::reshape", "aten::_unsafe_view", "aten::unflatten", "aten::view_as", "aten::reshape_as"
+)
+def view(call: Call) -> Labels:
+    """Regroup dimensions: merged ones follow by themselves; a split one loses the same positions of each block."""
+    labels, shape = call.labels("self"), call.shape
+    given = call.arguments.get("size", call.arguments.get("shape"))
+    written = list(given) if isinstance(given, list | tuple) else [-1] * len(shape)
+    if "sizes" in call.arguments:  # unflatten: only the new dimensions are written
+        start = int(call.arguments["dim"]) % labels.dim()  # type: ignore[call-overload]
+        sizes = list(call.arguments["sizes"])  # type: ignore[call-overload]
+        written = [-1] * start + sizes + [-1] * (labels.dim() - start - 1)
+    for sources, targets in _regrouped(labels.shape, shape):
+        if not any(varies(labels, dimension) for dimension in sources):
+            continue
+        if len(sources) > 1 and len(targets) > 1:
+            raise Refused(f"regroups {tuple(labels.shape)} to {tuple(shape)} across the channels")
+        literal = [dimension for dimension in targets if written[dimension] != -1]
+        if len(targets) > 1:
+            free_position = next((p for p, d in enumerate(targets) if written[d] == -1), len(targets) - 1)
+            _tie_all_but(call, labels, sources[0], [shape[d] for d in targets], free_position)
+            call.assume(labels, f"regroups {tuple(labels.shape)} to the literal sizes {tuple(shape)}")
+        elif literal:
+            call.assume(labels, f"has the size {shape[literal[0]]} written as a literal")
+    return compact(labels.reshape(shape))
+
+
+@rules.register("aten::chunk", "aten::split", "aten::split_with_sizes", "aten::tensor_split", "aten::unsafe_chunk")
+def split(call: Call) -> Labels:
+    """Split along a dimension: the blocks lose the same positions."""
+    labels = call.labels("self")
+    dimension = int(call.arguments["dim"]) % labels.dim()  # type: ignore[call-overload]
+    parts = [value.shape[dimension] for value in call.values]  # type: ignore[union-attr, attr-defined]
+    if varies(labels, dimension):
+        if len(set(parts)) > 1:
+            raise Refused(f"splits channels into blocks of unequal sizes {parts}")
+        call.tie_blocks(labels, dimension, len(parts))
+        if call.operator != "aten::chunk":
+            call.assume(labels, f"splits into blocks of the literal sizes {parts}")
+    return [compact(part) for part in labels.split(parts, dimension)]
+
+
+@rules.register("aten::slice", "aten::narrow")
+def slice_(call: Call) -> Labels:
+    """Slice along a dimension; of channels only a whole block, whose siblings lose the same positions."""
+    labels = call.labels("self")
+    dimension = int(call.arguments["dim"]) % labels.dim()  # type: ignore[call-overload]
+    width = labels.size(dimension)
+    result = _run(call, call.node.target)
+    if varies(labels, dimension) and not _whole(call, width):
+        start = int(call.arguments.get("start") or 0)  # type: ignore[call-overload]
+        start = min(max(start + width if start < 0 else start, 0), width)
+        size = call.shape[dimension]
+        if call.arguments.get("step", 1) != 1 or size == 0 or width % size or start % size:
+            raise Refused(f"takes {size} of {width} channels by position")
+        call.tie_blocks(labels, dimension, width // size)
+        call.assume(labels, f"takes channels {start} to {start + size - 1} of {width} by literal position")
+    return result
+
+
+@rules.register(
+    "aten::select", "aten::unbind", "aten::index_select", "aten::roll", "aten::rot90", "aten::tile", "aten::repeat"
+)
+def positional(call: Call) -> Labels:
+    """Run an operator that is right only where it does not touch the dimension that carries channels."""
+    labels = call.labels("self")
+    if any(varies(labels, dimension) for dimension in _touched(call, labels)):
+        raise Refused("moves or picks channels by position")
+    arguments = [value for name, value in call.arguments.items() if name != "self"]
+    return _compacted(call.node.target(labels, *arguments))  # type: ignore[operator]
+
+
+@rules.register("aten::expand", "aten::expand_as", "aten::broadcast_to")
+def expand(call: Call) -> Labels:
+    """Repeat size-1 dimensions; a lone channel repeated stands for nothing that could be removed."""
+    labels = call.labels("self")
+    if call.decide(not varying_dimensions(labels)):
+        call.keep(labels, "is broadcast over several channels")
+        return torch.zeros((), dtype=torch.int64).expand(call.shape)
+    given = call.arguments.get("size")
+    if isinstance(given, list | tuple):
+        lead = len(given) - labels.dim()
+        for dimension in varying_dimensions(labels):
+            if given[lead + dimension] != -1:
+                call.assume(labels, f"expands to the literal size {given[lead + dimension]}")
+    return labels.expand(call.shape)
+
+
+@rules.register("aten::cat", "aten::concat", "aten::concatenate", "aten::stack")
+def cat(call: Call) -> Labels:
+    """Lay tensors side by side; what lies beside each other along the other dimensions goes together."""
+    parts = [call.as_labels(part) for part in call.arguments["tensors"]]  # type: ignore[attr-defined]
+    dimension = int(call.arguments["dim"]) % len(call.shape)  # type: ignore[call-overload]
+    if call.operator == "aten::stack":
+        parts = [part.unsqueeze(dimension) for part in parts]
+    parts = [
+        part for part in parts if part.dim() == len(call.shape)
+    ]  # legacy: an empty one-dimensional tensor is skipped
+    others = [d for d in range(len(call.shape)) if d != dimension and any(varies(part, d) for part in parts)]
+    sizes = [call.shape[d] if d in others else 1 for d in range(len(call.shape))]
+    if others:
+        first = parts[0].narrow(dimension, 0, 1)
+        for part in parts[1:]:
+            call.unite(_sized(first, sizes), _sized(part.narrow(dimension, 0, 1), sizes))
+    joined = torch.cat(
+        [_sized(part, [*sizes[:dimension], part.size(dimension), *sizes[dimension + 1 :]]) for part in parts], dimension
+    )
+    return compact(joined).expand(call.shape)
+
+
+@rules.register(
+    "aten::pad", "aten::constant_pad_nd", "aten::reflection_pad1d", "aten::reflection_pad2d", "aten::reflection_pad3d"
+)
+@rules.register("aten::replication_pad1d", "aten::replication_pad2d", "aten::replication_pad3d")
+def pad(call: Call) -> Labels:
+    """Grow dimensions that carry no channels; beside channels, padding is of a literal amount and stays."""
+    labels = call.labels("self")
+    amounts = [int(amount) for amount in call.arguments.get("pad", call.arguments.get("padding"))]  # type: ignore[union-attr]
+    lone = call.decide(not varying_dimensions(labels))
+    for position in range(len(amounts) // 2):
+        dimension = labels.dim() - 1 - position
+        before, after = amounts[2 * position : 2 * position + 2]
+        if before == after == 0:
+            continue
+        if not (varies(labels, dimension) or (lone and labels.size(dimension) == 1)):
+            first = labels.narrow(dimension, 0, 1)
+            sizes = [*labels.shape[:dimension], labels.size(dimension) + before + after, *labels.shape[dimension + 1 :]]
+            labels = first.expand(sizes)
+            continue
+        if min(before, after) < 0 or call.arguments.get("mode", "constant") != "constant":
+            raise Refused("pads channels by other channels, or crops them")
+        filler = call.fresh()
+        call.keep(filler, "pads channels by a literal amount")
+        labels = torch.cat(
+            [_filled(labels, dimension, before, filler), labels, _filled(labels, dimension, after, filler)], dimension
+        )
+    return compact(labels)
+
+
+def _filled(labels: Tensor, dimension: int, amount: int, filler: Tensor) -> Tensor:
+    """Return ``amount`` slices of the filler's label."""
+    sizes = list(labels.shape)
+    sizes[dimension] = amount
+    return filler.expand(sizes)
+
+
+def _run(call: Call, target: object) -> Labels:
+    """Run the operator on the labels of its first argument."""
+    labels = call.labels("self")
+    arguments = [value for name, value in call.arguments.items() if name not in ("self", "output_size")]
+    return _compacted(target(labels, *arguments))  # type: ignore[operator]
+
+
+def _compacted(value: Tensor | list[Tensor] | tuple[Tensor, ...]) -> Labels:
+    return compact(value) if isinstance(value, Tensor) else [compact(part) for part in value]
+
+
+def _sized(labels: Tensor, sizes: list[int]) -> Tensor:
+    """Narrow and expand labels to ``sizes`` along dimensions where they are constant."""
+    narrowed = core(labels)
+    return narrowed.expand(sizes)
+
+
+def _whole(call: Call, width: int) -> bool:
+    """Whether a slice takes everything."""
+    if call.operator != "aten::slice":
+        return False
+    start, end, step = call.arguments.get("start"), call.arguments.get("end"), call.arguments.get("step", 1)
+    return start in (None, 0) and (end is None or end == _END) and step == 1
+
+
+def _touched(call: Call, labels: Tensor) -> list[int]:
+    """Return the dimensions a positional operator picks from or repeats."""
+    if call.operator in ("aten::tile", "aten::repeat"):
+        counts = list(call.arguments.get("repeats", call.arguments.get("dims")))  # type: ignore[call-overload]
+        offset = len(counts) - labels.dim()
+        return [d for d in range(labels.dim()) if d + offset >= 0 and counts[d + offset] != 1]
+    given = call.arguments.get("dim", call.arguments.get("dims"))
+    listed = given if isinstance(given, list | tuple) else [given]
+    return [int(dimension) % labels.dim() for dimension in listed] if listed != [] else list(range(labels.dim()))  # type: ignore[call-overload]
+
+
+def _regrouped(old: torch.Size, new: torch.Size) -> list[tuple[list[int], list[int]]]:
+    """Match the dimensions of two shapes of one volume into the smallest sets of equal product."""
+    matches: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(old) or j < len(new):
+        sources, targets = [i] if i < len(old) else [], [j] if j < len(new) else []
+        i, j = i + len(sources), j + len(targets)
+        while (left := math.prod(old[d] for d in sources)) != (right := math.prod(new[d] for d in targets)):
+            if (left < right and i < len(old)) or j >= len(new):
+                sources.append(i)
+                i += 1
+            else:
+                targets.append(j)
+                j += 1
+        matches.append((sources, targets))
+    # Dimensions of size 1 are nobody's: they follow whatever the rest does.
+    return [([d for d in s if old[d] != 1], [d for d in t if new[d] != 1]) for s, t in matches]
+
+
+def _tie_all_but(call: Call, labels: Tensor, dimension: int, factors: list[int], free_position: int) -> None:
+    """Tie labels along a split dimension so that only one of its factors can shrink."""
+    table = core(labels).movedim(dimension, 0).reshape(*factors, -1)
+    table = table.movedim(free_position, 0).reshape(factors[free_position], -1, table.shape[-1])
+    call.unite(table[:, :1].expand(-1, table.shape[1] - 1, -1), table[:, 1:])

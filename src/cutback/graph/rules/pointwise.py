@@ -1,0 +1,75 @@
+"""Operators that compute each element from the elements at its place: they unite what they pair one to one."""
+
+import torch
+from torch import Tensor
+
+from cutback.graph.interpret import Call, Labels, rules
+from cutback.graph.labels import NONE, core, varies
+from cutback.graph.states import State
+
+_ALIASES = ("alias", "clone", "contiguous", "detach", "lift_fresh", "lift_fresh_copy", "to", "type_as", "_to_copy")
+_UNARY = (
+    *("abs", "celu", "elu", "erf", "exp", "expm1", "gelu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh"),
+    *("leaky_relu", "log", "log1p", "log2", "log_sigmoid", "mish", "neg", "negative", "reciprocal", "relu", "relu6"),
+    *("round", "floor", "ceil", "rrelu", "rsqrt", "selu", "sigmoid", "sign", "silu", "sin", "cos", "softplus"),
+    *("softshrink", "sqrt", "square", "tan", "tanh", "tanhshrink", "atan", "threshold", "nan_to_num", "bitwise_not"),
+    *("logical_not", "isnan", "isinf", "dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"),
+    *("native_dropout", "bernoulli", "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"),
+    *("fill", "zero", "normal", "uniform", "masked_fill", "hard_sigmoid"),
+)
+_SEVERAL = (
+    *("add", "sub", "subtract", "rsub", "mul", "multiply", "div", "divide", "true_divide", "floor_divide", "pow"),
+    *("maximum", "minimum", "fmax", "fmin", "where", "addcmul", "addcdiv", "lerp", "atan2", "remainder", "fmod"),
+    *("clamp", "clamp_min", "clamp_max", "clip", "copy", "eq", "ne", "lt", "le", "gt", "ge", "xlogy", "hypot"),
+    *("bitwise_and", "bitwise_or", "bitwise_xor", "logical_and", "logical_or", "logical_xor", "__and__", "__or__"),
+)
+
+
+@rules.register(*(f"aten::{name}" for name in _ALIASES))
+def same(call: Call) -> Labels:
+    """Give the labels of the first argument; a parameter stays a parameter."""
+    first = next(iter(call.arguments.values()))
+    return first if isinstance(first, State) else call.as_labels(first)
+
+
+@rules.register(*(f"aten::{name}" for name in (*_UNARY, *_SEVERAL)))
+def pointwise(call: Call) -> Labels:
+    """Unite the labels at each place; an operand broadcast over several labels unites nothing and keeps its own."""
+    return paired(call, call.operands(), call.shape)
+
+
+def paired(call: Call, operands: list[Tensor], shape: torch.Size) -> Tensor:
+    """Unite operands that are broadcast together and return the labels of the result.
+
+    Args:
+        call: the call they are operands of.
+        operands: label tensors that broadcast to ``shape``.
+        shape: shape of the result.
+    """
+    aligned = [labels[(None,) * (len(shape) - labels.dim())] for labels in operands]
+    varied = {d for labels in aligned for d in range(len(shape)) if varies(labels, d)}
+    whole = call.decide([all(labels.size(d) == shape[d] for d in varied) for labels in aligned])
+    full = [labels for labels, is_whole in zip(aligned, whole, strict=True) if is_whole]
+    for labels, is_whole in zip(aligned, whole, strict=True):
+        if not is_whole:
+            call.keep(labels, "is broadcast over several channels")
+    if not full:
+        return call.kept_result("combines operands that vary along different dimensions")  # type: ignore[return-value]
+    sizes = [shape[d] if d in varied else 1 for d in range(len(shape))]
+    merged = core(full[0]).expand(sizes)
+    for labels in full[1:]:
+        other = core(labels).expand(sizes)
+        call.unite(merged, other)
+        merged = torch.where(merged == NONE, other, merged) if bool((merged == NONE).any()) else merged
+    return merged.expand(shape)
+
+
+@rules.register("aten::prelu")
+def prelu(call: Call) -> Labels:
+    """Tie the slopes to the channels, or keep a single slope."""
+    labels, weight = call.labels("self"), call.state("weight")
+    if weight is None or weight.shape.numel() == 1:
+        return labels
+    index = [0] * labels.dim()
+    call.tie(labels[(index[0], slice(None), *index[2:])], weight, 0, "norm")
+    return labels

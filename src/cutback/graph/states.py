@@ -1,0 +1,62 @@
+"""Labels of parameters and buffers: one vector a sliced dimension, or one label an element."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cutback.graph.labels import NONE, LabelStore
+
+_LARGEST_ELEMENTWISE = 1 << 22
+
+
+@dataclass(frozen=True)
+class State:
+    """A parameter or buffer as an operand, by qualified name."""
+
+    name: str
+    shape: torch.Size
+
+
+class StateLabels:
+    """The labels of all parameters and buffers, issued when first asked for and the same ever after.
+
+    That the same weight gives the same labels wherever it is used is all there is to weight sharing.
+    """
+
+    def __init__(self, store: LabelStore) -> None:
+        self._store = store
+        self.vectors: dict[tuple[str, int], Tensor] = {}
+        self.elements: dict[str, Tensor] = {}
+        self.roles: dict[tuple[str, int], str] = {}
+
+    def vector(self, state: State, dimension: int, role: str) -> Tensor:
+        """Return the labels of the slices of a state along one dimension; shape ``(state.shape[dimension],)``.
+
+        Args:
+            state: the parameter or buffer.
+            dimension: the sliced dimension.
+            role: what a slice is: ``filter``, ``column``, ``depthwise``, ``bias``, ``norm`` or ``element``.
+        """
+        key = (state.name, dimension)
+        if key not in self.vectors:
+            self.vectors[key] = self._store.fresh(state.shape[dimension])
+            self.roles[key] = role
+        return self.vectors[key]
+
+    def each(self, state: State) -> Tensor | None:
+        """Return one label an element, in the shape of the state; ``None`` if it is too large for that."""
+        if not state.shape:
+            return torch.tensor(NONE)
+        if len(state.shape) == 1:
+            return self.vector(state, 0, "element")
+        if state.shape.numel() > _LARGEST_ELEMENTWISE:
+            return None
+        if state.name not in self.elements:
+            self.elements[state.name] = self._store.fresh(state.shape.numel()).view(state.shape)
+        return self.elements[state.name]
+
+    def all_of(self, state: State) -> list[Tensor]:
+        """Return every label tensor of a state, for keeping it whole."""
+        found = [self.vector(state, dimension, "element") for dimension in range(len(state.shape))]
+        return [*found, self.elements[state.name]] if state.name in self.elements else found

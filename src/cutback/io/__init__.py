@@ -1,0 +1,1 @@
+"""Files: safetensors for values, JSON for plans, nothing that executes."""

@@ -1,0 +1,175 @@
+"""Pruned models on disk: ``model.safetensors`` beside ``plan.json``."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_tensors
+from safetensors.torch import save as serialise_tensors
+from torch import Tensor, nn
+
+from cutback.errors import ArchitectureMismatch, CorruptFile, SaveError, UnsupportedVersion
+from cutback.graph.architecture import hash_of
+from cutback.planning.plan import Plan
+from cutback.surgery.cut import cut_fresh
+
+CHECKPOINT_VERSION = 1
+WEIGHTS_FILE = "model.safetensors"
+PLAN_FILE = "plan.json"
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def save_checkpoint(model: nn.Module, plan: Plan, directory: Path, *, overwrite: bool) -> None:
+    """Write a checkpoint. See ``cutback.save``."""
+    if hash_of(model) != plan.result:
+        raise ArchitectureMismatch(
+            f"this {type(model).__name__} is not what the plan leads to; save the model the plan was applied to, and "
+            "after several cuts pass first.then(second)"
+        )
+    if directory.exists() and not directory.is_dir():
+        raise SaveError(f"{directory} is a file; name a folder")
+    if directory.exists() and any(directory.iterdir()) and not overwrite:
+        raise SaveError(f"{directory} exists and is not empty; name another folder or pass overwrite=True")
+    tensors, aliases = _distinct(model)
+    weights = serialise_tensors(tensors, metadata={"format": "pt"})
+    text = plan.to_json()
+    document = {
+        "format": "cutback checkpoint",
+        "version": CHECKPOINT_VERSION,
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "aliases": aliases,
+        "plan": text,
+    }
+    document["sha256"] = _seal(document)
+    write_folder(directory, {WEIGHTS_FILE: weights, PLAN_FILE: json.dumps(document, indent=1).encode()})
+
+
+def load_checkpoint(directory: Path, build: Callable[[], Model]) -> Model:
+    """Read a checkpoint. See ``cutback.load``."""
+    plan, weights, aliases = _read(directory)
+    model = build()
+    if not isinstance(model, nn.Module):
+        raise ArchitectureMismatch(f"build returned {type(model).__name__}; it must return the dense torch module")
+    cut_fresh(model, plan)
+    state = {**weights, **{alias: weights[name] for alias, name in aliases.items()}}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if isinstance(tensor, Tensor) and name in state and tensor.dtype != state[name].dtype:
+            tensor.data = tensor.data.to(state[name].dtype)
+    try:
+        model.load_state_dict(state)  # in place: ties and devices stay those of the fresh instance
+    except RuntimeError as error:
+        raise ArchitectureMismatch(f"the saved values do not fit the model that build returned: {error}") from error
+    return model
+
+
+def load_plan(directory: Path) -> Plan:
+    """Return the plan of a checkpoint, checked as ``cutback.load`` checks it."""
+    return _read(directory)[0]
+
+
+def write_folder(directory: Path, files: dict[str, bytes]) -> None:
+    """Write files into a folder so that, whenever the power fails, all or none of them are there.
+
+    Raises:
+        SaveError: it cannot be written.
+    """
+    target = directory.resolve()
+    staged: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staged = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        staged.chmod(0o755)
+        for name, content in files.items():
+            with (staged / name).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        _swap(staged, target)
+    except OSError as error:
+        raise SaveError(
+            f"cannot write {directory}: {error.strerror or error}; name a folder you may write to"
+        ) from error
+    finally:
+        if staged is not None:
+            shutil.rmtree(staged, ignore_errors=True)
+
+
+def _swap(staged: Path, target: Path) -> None:
+    """Move the staged folder to its place; an older checkpoint there gives way, other files in it move over."""
+    if target.exists():
+        for path in target.iterdir():
+            if not (staged / path.name).exists():
+                if path.is_dir():
+                    shutil.copytree(path, staged / path.name)
+                else:
+                    shutil.copy2(path, staged / path.name)
+        old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent)) / "old"
+        target.rename(old)
+        try:
+            staged.rename(target)
+        except BaseException:
+            old.rename(target)
+            raise
+        finally:
+            shutil.rmtree(old.parent, ignore_errors=True)
+    else:
+        staged.rename(target)
+
+
+def _seal(document: Mapping[str, object]) -> str:
+    """Hash a document but for the hash it holds."""
+    rest = {key: value for key, value in document.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _distinct(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the state's tensors, each once and contiguous, and further names of tied ones."""
+    first: dict[int, str] = {}
+    tensors: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if not isinstance(tensor, Tensor):
+            raise SaveError(f"{name} in the model's state is {type(tensor).__name__}, not a tensor; it cannot be saved")
+        known = first.setdefault(id(tensor), name)
+        if known == name:
+            tensors[name] = tensor.detach().cpu().contiguous().clone()
+        else:
+            aliases[name] = known
+    return tensors, aliases
+
+
+def _read(directory: Path) -> tuple[Plan, dict[str, Tensor], dict[str, str]]:
+    """Read and check both files."""
+    for name in (PLAN_FILE, WEIGHTS_FILE):
+        if not (directory / name).is_file():
+            raise CorruptFile(f"{directory} has no {name}; pass a folder that cutback.save wrote")
+    try:
+        document = json.loads((directory / PLAN_FILE).read_bytes())
+        if document["format"] != "cutback checkpoint":
+            raise ValueError(f"its format is {document['format']!r}")
+        version = int(document["version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptFile(f"{directory / PLAN_FILE} is truncated or damaged ({error}); copy it again") from error
+    if version > CHECKPOINT_VERSION:
+        raise UnsupportedVersion(
+            f"{directory} has format version {version}, this cutback reads up to {CHECKPOINT_VERSION}; upgrade cutback"
+        )
+    weights = (directory / WEIGHTS_FILE).read_bytes()
+    found = {PLAN_FILE: _seal(document), WEIGHTS_FILE: hashlib.sha256(weights).hexdigest()}
+    for name, key in ((PLAN_FILE, "sha256"), (WEIGHTS_FILE, "weights_sha256")):
+        if document.get(key) != found[name]:
+            raise CorruptFile(f"{directory / name} does not match its recorded hash: it was altered; copy it again")
+    text: str = document["plan"]
+    aliases: dict[str, str] = document["aliases"]
+    try:
+        tensors = parse_tensors(weights)
+    except SafetensorError as error:
+        raise CorruptFile(f"{directory / WEIGHTS_FILE} is not a safetensors file ({error}); copy it again") from error
+    return Plan.from_json(text), tensors, aliases

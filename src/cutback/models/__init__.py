@@ -1,0 +1,14 @@
+"""Small classic networks that come along, one a file, named ``cutback:NAME`` on the command line.
+
+They are ordinary ``nn.Module`` classes in plain Python, the ones that pruning papers report on.
+"""
+
+from cutback.models.alexnet import AlexNet
+from cutback.models.catalogue import ModelEntry, build, models
+from cutback.models.lenet import LeNet5
+from cutback.models.mlp import MLP
+from cutback.models.mobilenet import MobileNetV1
+from cutback.models.resnet import CifarResNet
+from cutback.models.vgg import VGG16
+
+__all__ = ["MLP", "VGG16", "AlexNet", "CifarResNet", "LeNet5", "MobileNetV1", "ModelEntry", "build", "models"]

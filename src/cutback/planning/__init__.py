@@ -1,0 +1,1 @@
+"""What to remove: budgets, selection, and the immutable plan they end in."""

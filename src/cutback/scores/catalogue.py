@@ -1,0 +1,81 @@
+"""What a score is, the table of scores by name, and the checks every score's result passes."""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cutback.errors import InvalidScore
+from cutback.graph.graph import Graph, Group
+from cutback.registry import Registry
+
+
+class Score(Protocol):
+    """Rates every unit of every group of a graph."""
+
+    def __call__(self, graph: Graph) -> Mapping[str, Tensor]:
+        """Return a tensor ``(units,)`` for each group's name; higher means more important."""
+        ...
+
+
+scores: Registry[Callable[..., Score]] = Registry("score", "cutback.scores")
+"""Scores by name; an entry called without arguments gives the score as published."""
+
+
+def filter_slices(group: Group, states: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Return the filters that produce a group's channels, one pair a layer.
+
+    Args:
+        group: the group.
+        states: parameters by qualified name.
+
+    Returns:
+        The weight with the sliced dimension first, shape ``(C, ...)``, and each unit's indices, ``(units, k)``.
+        A group that no layer produces (a learned constant) gives the parameters that hold it.
+    """
+    produced = [slot for slot in group.slices if slot.role in ("filter", "depthwise")]
+    held = produced or [slot for slot in group.slices if slot.role == "element"]
+    return [
+        (states[slot.state].detach().movedim(slot.dimension, 0), torch.from_numpy(group.slices[slot])) for slot in held
+    ]
+
+
+def score_groups(graph: Graph, score: str | Score) -> list[NDArray[np.float64]]:
+    """Score a graph's groups and check the result.
+
+    Args:
+        graph: the traced model.
+        score: a registered name or a score.
+
+    Returns:
+        For each group the scores of its units, shape ``(units,)``.
+
+    Raises:
+        UnknownName: no score has that name.
+        InvalidScore: a group has no score, one of another shape, or one that is not finite.
+    """
+    for name, parameter in graph.model.named_parameters():
+        if not bool(parameter.detach().isfinite().all()):
+            raise InvalidScore(f"{name} holds NaN or infinity; load sound weights")
+    rate = scores.get(score)() if isinstance(score, str) else score
+    label = score if isinstance(score, str) else type(score).__name__
+    rated = rate(graph)
+    result: list[NDArray[np.float64]] = []
+    for group in graph.groups:
+        if group.name not in rated:
+            raise InvalidScore(f"score {label} gave nothing for group {group.name}; return one tensor a group")
+        given: object = rated[group.name]
+        if not isinstance(given, Tensor):
+            raise InvalidScore(f"score {label} gave {type(given).__name__} for group {group.name}; return a tensor")
+        values = given.detach().to("cpu", torch.float64)
+        if values.shape != (group.units,):
+            raise InvalidScore(
+                f"score {label} gave shape {tuple(values.shape)} for group {group.name}; expected ({group.units},)"
+            )
+        if not bool(values.isfinite().all()):
+            raise InvalidScore(f"score {label} of group {group.name} is not finite; check the score")
+        result.append(values.numpy())
+    return result

@@ -1,0 +1,121 @@
+"""Well-conditioned random values for a network's states: every channel matters, nothing vanishes or explodes.
+
+A zero-initialised last batch norm or a layer scale of 1e-6 hides any mistake behind it; a proof on such values alone
+would prove nothing.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, fx
+from torch.fx.node import map_arg
+
+from cutback.graph.capture import Capture
+from cutback.graph.graph import Graph
+from cutback.graph.inputs import Inputs
+
+_NORMS = ("aten::batch_norm", "aten::instance_norm")
+_TRANSPOSED = tuple(f"aten::conv_transpose{n}d" for n in (1, 2, 3))
+_CONTRACTIONS = ("aten::linear", *(f"aten::conv{n}d" for n in (1, 2, 3)), *_TRANSPOSED)
+
+
+def well_conditioned(graph: Graph, states: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    """Return random values in the shapes, types and devices of ``states``.
+
+    Weights of contractions keep the variance of what passes; scales and variances lie in [0.5, 1.5]; buffers that no
+    normalisation uses (masks, tables) keep their values.
+
+    Args:
+        graph: the traced model.
+        states: parameters and buffers by qualified name.
+        generator: a CPU generator.
+    """
+    kinds = _kinds(graph)
+    parameters = {name for name, _ in graph.model.named_parameters()}
+    result: dict[str, Tensor] = {}
+    for name, value in states.items():
+        kind = kinds.get(name, "element" if name in parameters else "kept")
+        if kind == "kept" or not value.is_floating_point():
+            result[name] = value.detach().clone()
+            continue
+        if kind == "weight":
+            drawn = torch.randn(value.shape, generator=generator) * math.sqrt(2 / max(value[0].numel(), 1))
+        elif kind == "shift":
+            drawn = torch.randn(value.shape, generator=generator) * 0.1
+        else:
+            drawn = torch.rand(value.shape, generator=generator) + 0.5
+        result[name] = drawn.to(value.device, value.dtype)
+    return result
+
+
+def awakened(recorded: Capture, states: Mapping[str, Tensor], inputs: Inputs) -> dict[str, Tensor]:
+    """Return states under which no channel is dead: each is positive somewhere wherever it leaves a layer.
+
+    Of two channels that a rectifier turns to zero everywhere, one could stand for the other unnoticed. The graph is run
+    node by node; where a layer's channel is negative throughout, its shift is raised, or its filter negated where it
+    has none.
+
+    Args:
+        recorded: a captured forward pass.
+        states: well-conditioned values.
+        inputs: what the network will be run on.
+    """
+    result = {name: tensor.detach().clone() for name, tensor in states.items()}
+    nodes = recorded.nodes
+    names = dict(zip(nodes, recorded.states, strict=False))
+    given = iter(inputs.tensors())
+    values: dict[fx.Node, object] = {}
+    for node in nodes:
+        if node in names:
+            values[node] = result[names[node]]
+        elif node.op == "placeholder":
+            values[node] = next(given)
+        elif node.op == "get_attr":
+            values[node] = getattr(recorded.module, str(node.target))
+        elif node.op == "call_function" and callable(node.target):
+            args, kwargs = map_arg((node.args, node.kwargs), lambda source: values[source])  # type: ignore[arg-type]
+            values[node] = node.target(*args, **kwargs)
+            _awaken(_operator(node), args, values[node])
+    return result
+
+
+def _awaken(operator: str, args: Sequence[object], output: object) -> None:
+    """Raise or negate the channels of a layer's output that are negative throughout, and its state with them."""
+    contraction = operator in _CONTRACTIONS
+    if not isinstance(output, Tensor) or not (contraction or operator in _NORMS):
+        return
+    weight, shift = [*args, None, None][1:3]
+    spatial = weight.dim() - 2 if contraction and isinstance(weight, Tensor) else output.dim() - 2
+    channel = output.dim() - 1 - spatial
+    across = [dimension for dimension in range(output.dim()) if dimension != channel]
+    highest = output.amax(across)
+    wanted = 0.25 * output.std().clamp(min=1e-3)
+    lift = torch.where(highest < wanted, wanted - highest, 0)
+    shape = [1] * output.dim()
+    shape[channel] = -1
+    if isinstance(shift, Tensor):
+        shift.add_(lift)
+        output.add_(lift.view(shape))
+    elif contraction and operator not in _TRANSPOSED and isinstance(weight, Tensor):
+        sign = torch.where(highest < wanted, -1.0, 1.0).to(output.dtype)
+        weight.mul_(sign.view(-1, *[1] * (weight.dim() - 1)))
+        output.mul_(sign.view(shape))
+
+
+def _operator(node: fx.Node) -> str:
+    return getattr(getattr(node.target, "_schema", None), "name", "")
+
+
+def _kinds(graph: Graph) -> dict[str, str]:
+    """Say what each state is to the operators that use it: ``weight``, ``shift`` or ``scale``."""
+    kinds = {slot.state: "shift" for slot in graph.slots if slot.role == "bias"}
+    kinds |= {slot.state: "weight" for slot in graph.slots if slot.role in ("filter", "depthwise")}
+    for recorded in graph.captures:
+        names = dict(zip(recorded.nodes, recorded.states, strict=False))
+        for node in recorded.nodes:
+            if _operator(node) in _NORMS:
+                for position, kind in ((1, "scale"), (2, "shift"), (3, "shift"), (4, "scale")):
+                    if len(node.args) > position and node.args[position] in names:
+                        kinds[names[node.args[position]]] = kind  # type: ignore[index]
+    return kinds

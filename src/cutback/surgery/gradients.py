@@ -1,0 +1,39 @@
+"""Which parameters receive a gradient."""
+
+import torch
+from torch import Tensor
+
+from cutback.surgery.running import Run
+
+
+def _differentiable(run: Run) -> list[Tensor]:
+    return [t for t in run.tensors[: run.outputs] if t.requires_grad and t.is_floating_point()]
+
+
+def gradients_of(run: Run) -> set[str]:
+    """Return the names of the parameters that receive a gradient from the model's outputs."""
+    outputs = _differentiable(run)
+    leaves = {name: tensor for name, tensor in run.leaves.items() if tensor.requires_grad}
+    if not outputs or not leaves:
+        return set()
+    total = torch.stack([output.sum() for output in outputs]).sum()
+    found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True, retain_graph=True)
+    received: dict[str, Tensor | None] = dict(zip(leaves, found, strict=True))
+    return {name for name, gradient in received.items() if gradient is not None}
+
+
+def reachable(run: Run) -> set[str]:
+    """Return the names of the parameters the outputs' autograd graph ends in, without a backward pass."""
+    names = {id(tensor): name for name, tensor in run.leaves.items() if tensor.requires_grad}
+    waiting = [output.grad_fn for output in _differentiable(run) if output.grad_fn is not None]
+    seen, found = set(waiting), set()
+    while waiting:
+        node = waiting.pop()
+        variable = getattr(node, "variable", None)
+        if variable is not None and id(variable) in names:
+            found.add(names[id(variable)])
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                waiting.append(following)
+    return found

@@ -1,0 +1,226 @@
+"""The proof of a cut: the pruned model computes what the original computes with the removed channels silenced."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cutback.errors import DataDependentControlFlow, NotEquivalent
+from cutback.graph.attributes import attribute_changes, set_attributes
+from cutback.graph.capture import Capture, capture
+from cutback.graph.clone import ordinary, own_tensors, random_state_kept, state_tensors, structural_clone
+from cutback.graph.graph import Graph, UnitMap
+from cutback.graph.inputs import Inputs
+from cutback.planning.make import planned_masks
+from cutback.planning.plan import Plan
+from cutback.surgery.comparing import kept_part, relative_error
+from cutback.surgery.conditioning import awakened, well_conditioned
+from cutback.surgery.gradients import gradients_of, reachable
+from cutback.surgery.running import Run, Runner, double, exact, redrawn, single
+from cutback.surgery.slices import cut_states
+
+_SINGLE = 1e-5
+_DOUBLE = 1e-9
+_SEED = 20200
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a proof found.
+
+    Attributes:
+        error: the largest relative error at any module's kept channels that was accepted.
+        double: whether some comparison had to be repeated in float64.
+        comparisons: how many tensors were compared.
+    """
+
+    error: float
+    double: bool
+    comparisons: int
+
+
+def prove(graph: Graph, plan: Plan) -> Proof:
+    """Prove a plan's cut without carrying it out on the model.
+
+    The reference is the captured graph on the original states with the columns of removed channels set to zero; the
+    pruned model's own forward must agree with it at the kept channels of every module, in eval and in train mode, on
+    the model's values and the example inputs and on well-conditioned random values and inputs. The same parameters must
+    receive a gradient.
+
+    Args:
+        graph: the traced model.
+        plan: a plan for it.
+
+    Returns:
+        The largest error accepted.
+
+    Raises:
+        NotEquivalent: they differ; names the first module whose output does.
+        DataDependentControlFlow: the captured graph itself is not the model's forward.
+    """
+    with torch.inference_mode(mode=False):
+        states = {name: single(ordinary(tensor)) for name, tensor in state_tensors(graph.model).items()}
+    kept = planned_masks(graph, plan)
+    generator = torch.Generator().manual_seed(_SEED)
+    devices = [tensor.device for tensor in states.values()]
+    proofs: list[Proof] = []
+    with random_state_kept(devices), exact(devices), torch.inference_mode(mode=False), torch.enable_grad():
+        random = well_conditioned(graph, states, generator)
+        for number, recorded in enumerate(graph.captures):
+            check = _Check(graph, plan, recorded, graph.result_units[number], kept)
+            own = recorded.inputs.map(lambda tensor: single(ordinary(tensor)))
+            proofs.append(check(states, own, gradients=True))
+            fresh = own.map(lambda tensor: redrawn(tensor, generator))
+            with torch.no_grad():
+                torch.manual_seed(_SEED)
+                awake = awakened(recorded, random, fresh)
+            proofs.append(check(awake, fresh, gradients=False))
+    return Proof(
+        max(proof.error for proof in proofs),
+        any(proof.double for proof in proofs),
+        sum(proof.comparisons for proof in proofs),
+    )
+
+
+class _Check:
+    """Compares reference and pruned model in one mode."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        plan: Plan,
+        recorded: Capture,
+        units: Sequence[UnitMap],
+        kept: list[NDArray[np.bool_]],
+    ) -> None:
+        self._graph, self._plan, self._recorded, self._units, self._kept = graph, plan, recorded, units, kept
+        self._dense = Runner(structural_clone(graph.model), training=recorded.training)
+        pruned = structural_clone(graph.model)
+        shapes = {name: tensor.shape for name, tensor in cut_states(state_tensors(pruned), plan).items()}
+        set_attributes(pruned, attribute_changes(pruned, shapes))
+        self._pruned = Runner(pruned, training=recorded.training)
+        self._double: Capture | None = None
+        self._where = "train mode" if recorded.training else "eval mode"
+
+    def __call__(self, states: Mapping[str, Tensor], inputs: Inputs, *, gradients: bool) -> Proof:
+        try:
+            return self._compare(states, inputs, _SINGLE, gradients=gradients)
+        except (NotEquivalent, DataDependentControlFlow):
+            precise = {name: double(tensor) for name, tensor in states.items()}
+            before, self._recorded = self._recorded, self._in_double(precise)
+            try:
+                proof = self._compare(precise, inputs.map(double), _DOUBLE, gradients=gradients)
+            finally:
+                self._recorded = before
+            return Proof(proof.error, double=True, comparisons=proof.comparisons)
+
+    def _in_double(self, states: Mapping[str, Tensor]) -> Capture:
+        """Capture the model again in float64: what its code creates takes the type of what it computes with."""
+        if self._double is None:
+            clone = structural_clone(self._graph.model)
+            own_tensors(clone, states)
+            inputs = self._recorded.inputs.map(double)
+            self._double = capture(clone, inputs, training=self._recorded.training)
+        return self._double
+
+    def _compare(self, states: Mapping[str, Tensor], inputs: Inputs, tolerance: float, *, gradients: bool) -> Proof:
+        with torch.no_grad():
+            self._graph_is_the_model(states, inputs, tolerance)
+        silenced = self._leaves(_silenced(self._graph, states, self._kept), gradients=gradients)
+        cut = self._leaves(cut_states(states, self._plan), gradients=gradients)
+        with torch.set_grad_enabled(gradients):
+            reference = self._reference(silenced, inputs)
+            try:
+                torch.manual_seed(_SEED)
+                pruned = self._pruned(cut, inputs)
+            except Exception as error:
+                path = self._pruned.running
+                raise NotEquivalent(
+                    f"the pruned model's own forward fails in {self._where} in module {path or '(model)'}: "
+                    f"{type(error).__name__}: {error}; nothing was changed",
+                    path,
+                ) from error
+        errors = self._errors(reference, pruned, tolerance)
+        if gradients:
+            self._same_gradients(reference, pruned)
+        return Proof(max(errors, default=0.0), double=False, comparisons=len(errors))
+
+    def _graph_is_the_model(self, states: Mapping[str, Tensor], inputs: Inputs, tolerance: float) -> None:
+        """Check that the uncut captured graph equals the model's own forward."""
+        torch.manual_seed(_SEED)
+        own = self._dense(self._leaves(states, gradients=False), inputs)
+        captured = self._reference(self._leaves(states, gradients=False), inputs)
+        same = own.outputs == captured.outputs and list(own.paths) == list(captured.paths)
+        found = zip(own.tensors[: own.outputs], captured.tensors[: own.outputs], strict=True)
+        if not same or any(relative_error(a, b) > tolerance for a, b in found):
+            raise DataDependentControlFlow(
+                f"{type(self._graph.model).__name__} computes something else than was recorded from it in "
+                f"{self._where}: its forward depends on values, on a counter or on unseeded randomness; make it a "
+                "function of its inputs"
+            )
+
+    def _reference(self, states: Mapping[str, Tensor], inputs: Inputs) -> Run:
+        torch.manual_seed(_SEED)
+        tensors = self._recorded.run(states, inputs)
+        paths = ["" for _ in range(self._recorded.outputs)] + list(self._recorded.module_outputs)
+        return Run(paths, tensors, self._recorded.outputs, states)
+
+    def _leaves(self, states: Mapping[str, Tensor], *, gradients: bool) -> dict[str, Tensor]:
+        """Return fresh leaves: parameters that may receive gradients, and buffers that may be written."""
+        trained = {name for name, parameter in self._graph.model.named_parameters() if parameter.requires_grad}
+        parameters = {name for name, _ in self._graph.model.named_parameters()}
+        return {
+            name: tensor.detach().requires_grad_(gradients and name in trained)
+            if name in parameters
+            else tensor.detach().clone()
+            for name, tensor in states.items()
+        }
+
+    def _errors(self, reference: Run, pruned: Run, tolerance: float) -> list[float]:
+        """Compare what every module returned, then the model's outputs; raise at the first difference."""
+        if list(reference.paths) != list(pruned.paths):
+            raise NotEquivalent(f"the pruned model runs other modules than the original in {self._where}")
+        order = [*range(reference.outputs, len(reference.paths)), *range(reference.outputs)]
+        errors: list[float] = []
+        for position in order:
+            expected = kept_part(reference.tensors[position].detach(), self._units[position], self._kept)
+            path, found = reference.paths[position], pruned.tensors[position].detach()
+            if expected.shape != found.shape:
+                what = f"shape {tuple(found.shape)} instead of {tuple(expected.shape)}"
+            else:
+                errors.append(relative_error(expected, found))
+                if errors[-1] <= tolerance:
+                    continue
+                what = f"a relative error of {errors[-1]:.2g} (at most {tolerance:g} is allowed)"
+            raise NotEquivalent(
+                f"module {path or '(model)'} of the pruned model has {what} in {self._where}; nothing was changed; "
+                "if the plan was made by cutback for this model, this is a bug worth reporting",
+                path,
+            )
+        return errors
+
+    def _same_gradients(self, reference: Run, pruned: Run) -> None:
+        """Check that the same parameters receive a gradient."""
+        found = gradients_of(pruned)
+        if found != reachable(reference) and found != gradients_of(reference):
+            odd = sorted(found ^ gradients_of(reference))
+            raise NotEquivalent(
+                f"in {self._where} gradients reach other parameters than before the cut: {', '.join(odd[:3])}; "
+                "nothing was changed",
+                odd[0].rpartition(".")[0],
+            )
+
+
+def _silenced(graph: Graph, states: Mapping[str, Tensor], kept: list[NDArray[np.bool_]]) -> dict[str, Tensor]:
+    """Return states with the columns that consume removed channels set to zero."""
+    result = dict(states)
+    for slot, owners in graph.slots.items():
+        if slot.role == "column":
+            removed = torch.from_numpy(np.flatnonzero(~owners.stays(kept)))
+            if len(removed):
+                weight = result[slot.state]
+                result[slot.state] = weight.index_fill(slot.dimension, removed.to(weight.device), 0)
+    return result

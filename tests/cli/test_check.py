@@ -1,0 +1,134 @@
+"""``cutback check``: groups, totals, what stays and why, for models from every source."""
+
+import json
+import sys
+
+import pytest
+
+from cutback.cli.main import main
+from tests.cli.helpers import MIXED, refusal, write
+
+
+@pytest.fixture(autouse=True)
+def search_path(monkeypatch) -> None:
+    """Restore ``sys.path``, to which folders of users' files are appended."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+def document(capsys, *arguments: str) -> dict:
+    assert main(["check", *arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_groups_totals_and_reasons_are_shown(capsys) -> None:
+    assert main(["check", "cutback:lenet5"]) == 0
+    out = capsys.readouterr().out
+    assert "2,293,000 MACs (batch 1), 431,080 parameters" in out
+    assert "conv2      50" in out
+    assert "fc2        10  (model) : output" in out
+
+
+def test_json_says_the_same(capsys) -> None:
+    found = document(capsys, "cutback:lenet5")
+    assert (found["macs"], found["params"], found["inputs"]) == (2293000, 431080, [[1, 1, 28, 28]])
+    assert [(group["name"], group["units"]) for group in found["groups"]] == [
+        ("conv1", 20),
+        ("conv2", 50),
+        ("fc1", 500),
+    ]
+    assert found["kept"][0]["layer"] == "fc2"
+    assert "output" in found["kept"][0]["reasons"][0]["reason"]
+
+
+def test_boundaries_come_with_operator_module_and_reason(tmp_path, capsys) -> None:
+    text = """
+import torch
+from torch import nn
+
+class Odd(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3)
+        self.second = nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.second(torch.cumsum(self.first(x), dim=1).mean((2, 3)))
+"""
+    path = write(tmp_path / "odd.py", text)
+    found = document(capsys, f"{path}:Odd", "--input", "3x8x8")
+    assert not found["groups"]
+    assert [boundary["operator"] for boundary in found["boundaries"]] == ["aten::cumsum"]
+    assert main(["check", f"{path}:Odd", "--input", "3x8x8"]) == 0
+    assert "aten::cumsum" in capsys.readouterr().out
+
+
+def test_input_shape_and_classes_reach_the_model(capsys) -> None:
+    found = document(capsys, "cutback:resnet20", "--input", "1x8x8", "--num-classes", "7")
+    assert found["inputs"] == [[1, 1, 8, 8]]
+    assert found["params"] == 269722 - 2 * 16 * 9 - 3 * 65
+
+
+def test_a_users_file_brings_its_own_inputs_or_takes_input(tmp_path, capsys) -> None:
+    path = write(tmp_path / "my.py", MIXED)
+    own = document(capsys, f"{path}:make_with_inputs")
+    assert own["inputs"] == [[2, 3, 32, 32]]
+    given = document(capsys, f"{path}:make", "--input", "3x32x32")
+    assert given["macs"] == own["macs"]
+    assert {"stem", "left", "right"} <= {group["name"] for group in given["groups"]}
+
+
+@pytest.mark.parametrize("model", ["torchvision:squeezenet1_1", "timm:resnet10t"])
+def test_models_of_libraries_are_built_without_their_weights(model, capsys) -> None:
+    library, _, _ = model.partition(":")
+    pytest.importorskip(library)
+    found = document(capsys, model, "--input", "3x64x64", "--num-classes", "5")
+    assert found["groups"]
+    assert found["params"] > 10**5
+    assert [layer["total"] for layer in found["kept"] if layer["channels"] == 5] == [5]
+
+
+@pytest.mark.parametrize("library", ["torchvision", "timm", "hf"])
+def test_missing_libraries_are_named(library, monkeypatch, capsys) -> None:
+    module = {"hf": "transformers", "torchvision": "torchvision"}.get(library, library)
+    for name in [name for name in sys.modules if name.partition(".")[0] == module]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    assert f"pip install {module}" in refusal(capsys, "check", f"{library}:resnet18")
+
+
+def test_a_library_that_cannot_load_says_why(tmp_path, monkeypatch, capsys) -> None:
+    write(tmp_path / "transformers.py", "raise RuntimeError('operator x::y does not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "transformers", raising=False)
+    message = refusal(capsys, "check", "hf:resnet18")
+    assert "cannot be loaded (RuntimeError: operator x::y does not exist)" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["cutback:resnet21"], "no model is called 'resnet21'; did you mean 'resnet"),
+        (["torch:resnet18"], "no model source is called 'torch'; did you mean 'torchvision'"),
+        (["torchvision:resnet19"], "no model 'resnet19'; did you mean"),
+        (["timm:resnet19"], "no model 'resnet19'; did you mean"),
+        (["resnet20"], "write for example cutback:resnet20"),
+        (["missing.py:make"], "cannot read missing.py"),
+        (["cutback:resnet20", "--input", "3x32"], "cannot read --input '3x32'; write channels, height and width"),
+        (["cutback:resnet20", "--input", "0x32x32"], "cannot read --input"),
+        (["cutback:lenet5", "--input", "1x8x8"], "input_size of at least 16"),
+        (["cutback:lenet5", "--input", "1x28x32"], "square"),
+    ],
+)
+def test_models_that_do_not_exist_or_fit_are_refused(arguments, message, capsys) -> None:
+    assert message in refusal(capsys, "check", *arguments)
+
+
+def test_what_a_users_file_gets_wrong_is_one_line(tmp_path, capsys) -> None:
+    path = write(tmp_path / "my.py", f"{MIXED}\n\ndef number():\n    return 3\n\n\ndef failing():\n    return [][1]\n")
+    assert "did you mean 'make'" in refusal(capsys, "check", f"{path}:mak")
+    assert "returned a int" in refusal(capsys, "check", f"{path}:number")
+    assert "IndexError" in refusal(capsys, "check", f"{path}:failing")
+    assert "add for example --input" in refusal(capsys, "check", f"{path}:make")
+    assert "(1, 1, 32, 32)" in refusal(capsys, "check", f"{path}:make", "--input", "1x32x32")
+    broken = write(tmp_path / "broken.py", "def make(:\n    pass\n")
+    assert "broken.py line 1: SyntaxError" in refusal(capsys, "check", f"{broken}:make")

@@ -1,0 +1,90 @@
+"""The command line as a whole: help, version, exit codes, and the ways it ends."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import cutback
+from cutback.cli import check
+from cutback.cli.main import main
+from cutback.errors import DataError, NotEquivalent
+from tests.cli.helpers import refusal
+
+
+@pytest.mark.parametrize("command", ["prune", "check", "scores", "methods"])
+def test_help_shows_examples_and_json(command, capsys) -> None:
+    assert main([command, "--help"]) == 0
+    out, err = capsys.readouterr()
+    assert f"cutback {command} " in out.partition("Examples:")[2]
+    assert "--json" in out
+    assert not err
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_help_lists_the_commands(arguments, capsys) -> None:
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert all(f"  {command} " in out for command in ("prune", "check", "scores", "methods"))
+
+
+def test_version_in_a_process_of_its_own() -> None:
+    done = subprocess.run([sys.executable, "-m", "cutback", "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"cutback {cutback.__version__}\n", "")
+
+
+def test_scores_are_listed(capsys) -> None:
+    assert main(["scores"]) == 0
+    assert "Li 2016" in capsys.readouterr().out
+    assert main(["scores", "--json"]) == 0
+    assert {"l1", "random"} <= {score["name"] for score in json.loads(capsys.readouterr().out)["scores"]}
+
+
+def test_methods_are_listed_or_said_to_be_missing(capsys) -> None:
+    assert main(["methods"]) == 0
+    shown = capsys.readouterr().out
+    assert main(["methods", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["methods"]
+    assert shown.startswith("method") if listed else "no methods" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["prun"], "No such command 'prun'"),
+        (["check"], "Missing argument 'MODEL'; see cutback check --help"),
+        (["prune", "cutback:resnet20", "--bugdet", "macs=50%"], "No such option: --bugdet"),
+        (["prune", "cutback:resnet20", "--finetune", "many"], "Invalid value for '--finetune'"),
+        (["prune", "cutback:resnet20", "--round-to", "0"], "Invalid value for '--round-to'"),
+    ],
+)
+def test_usage_errors_are_one_line(arguments, message, capsys) -> None:
+    assert message in refusal(capsys, *arguments)
+
+
+def test_exit_codes_tell_mistakes_from_bugs(monkeypatch, capsys) -> None:
+    def raising(error):
+        monkeypatch.setattr(check, "load_model", lambda *_, **__: (_ for _ in ()).throw(error))
+
+    raising(DataError("several\n  lines"))
+    assert refusal(capsys, "check", "cutback:lenet5") == "error: several lines"
+    raising(KeyboardInterrupt())
+    assert main(["check", "cutback:lenet5"]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "interrupted; nothing is left half-written"
+    for bug in (ZeroDivisionError("bug"), NotEquivalent("bug")):
+        raising(bug)
+        with pytest.raises(type(bug)):
+            main(["check", "cutback:lenet5"])
+
+
+def test_a_bug_ends_the_process_with_1_and_a_traceback() -> None:
+    code = (
+        "import sys; from cutback.cli import check, main\n"
+        "check.load_model = lambda *a, **k: 1 / 0\n"
+        "sys.argv = ['cutback', 'check', 'cutback:lenet5']; main.run()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "ZeroDivisionError" in done.stderr

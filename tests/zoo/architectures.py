@@ -1,0 +1,47 @@
+"""The public architectures on which every cut is proven: builder and input size of each."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torchvision
+from torch import nn
+
+from cutback.graph.graph import Slot
+from cutback.planning.plan import Plan
+
+
+@dataclass(frozen=True)
+class Architecture:
+    build: Callable[[], nn.Module]
+    size: int = 64
+
+
+def _classifier(name: str, **options) -> Callable[[], nn.Module]:
+    return lambda: getattr(torchvision.models, name)(weights=None, **options)
+
+
+def _deeplab() -> nn.Module:
+    models = torchvision.models.segmentation
+    return models.deeplabv3_resnet50(weights=None, weights_backbone=None, aux_loss=True, num_classes=5)
+
+
+ARCHITECTURES = {
+    "resnet18": Architecture(_classifier("resnet18")),
+    "resnet50": Architecture(_classifier("resnet50")),
+    "resnet50-zero": Architecture(_classifier("resnet50", zero_init_residual=True)),
+    "mobilenet_v2": Architecture(_classifier("mobilenet_v2")),
+    "mobilenet_v3_large": Architecture(_classifier("mobilenet_v3_large")),
+    "googlenet": Architecture(_classifier("googlenet", aux_logits=False, init_weights=False)),
+    "googlenet-aux": Architecture(_classifier("googlenet", aux_logits=True, init_weights=False)),
+    "densenet121": Architecture(_classifier("densenet121")),
+    "efficientnet_b0": Architecture(_classifier("efficientnet_b0")),
+    "inception_v3": Architecture(_classifier("inception_v3", aux_logits=False, init_weights=False), 96),
+    "inception_v3-aux": Architecture(_classifier("inception_v3", aux_logits=True, init_weights=False), 299),
+    "squeezenet1_1": Architecture(_classifier("squeezenet1_1")),
+    "deeplabv3_resnet50": Architecture(_deeplab),
+}
+
+
+def slots_of(plan: Plan, graph, role: str) -> list[Slot]:
+    """The slots of one role that a plan cuts, in order of use."""
+    return [slot for slot in graph.slots if slot.role == role and slot.dimension in plan.slices.get(slot.state, {})]
