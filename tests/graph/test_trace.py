@@ -37,7 +37,20 @@ def first_group(graph) -> int:
         (lambda x: x.view(x.size(0), x.size(1), -1).view_as(x), 8),
         (lambda x: x.view(2, 8, 36).view(2, 8, 6, 6), 0),
         (lambda x: x.flatten(2).unflatten(2, (6, 6)), 8),
-        (lambda x: x.softmax(1), 0),
+        (lambda x: x.softmax(1), 8),
+        (lambda x: x.cumsum(1), 0),
+        (lambda x: x * x.mean(1, keepdim=True), 8),
+        (lambda x: x * torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1).sum(1, keepdim=True), 8),
+        (lambda x: x + x.max(1, keepdim=True)[0], 8),
+        (lambda x: x + x.max(1, keepdim=True)[1], 0),
+        (lambda x: nn.functional.normalize(x, dim=1), 8),
+        (lambda x: nn.functional.layer_norm(x.movedim(1, 3), x.shape[1:2]).movedim(3, 1), 8),
+        (lambda x: nn.functional.layer_norm(x.movedim(1, 3), (8,)).movedim(3, 1), 0),
+        (lambda x: nn.functional.layer_norm(x, x.shape[1:]), 8),
+        (lambda x: nn.functional.layer_norm(x, x.shape[2:]), 8),
+        (lambda x: nn.functional.group_norm(x, 2), 4),
+        (lambda x: nn.functional.instance_norm(x), 8),
+        (lambda x: torch.cat([nn.functional.glu(x, 1)] * 2, 1), 4),
         (lambda x: x * x.softmax(2), 8),
         (lambda x: x + torch.zeros(2, 8, 6, 6), 0),
         (lambda x: x + torch.zeros_like(x), 8),
@@ -59,16 +72,16 @@ def test_the_units_between_two_convolutions(function, units) -> None:
 def test_a_boundary_names_operator_module_and_reason() -> None:
     class Odd(nn.Module):
         def forward(self, x):
-            return x.softmax(1)
+            return x.cumsum(1)
 
     graph = cutback.trace(nn.Sequential(nn.Conv2d(3, 8, 3), Odd(), nn.Conv2d(8, 2, 1)), IMAGES)
     (boundary,) = graph.boundaries
-    assert (boundary.operator, boundary.path) == ("aten::softmax", "1")
-    assert "over channels" in boundary.reason
+    assert (boundary.operator, boundary.path) == ("aten::cumsum", "1")
+    assert "channels by position" in boundary.reason
     (layer, last) = graph.kept
     assert (layer.layer, layer.channels, layer.total) == ("0", 8, 8)
     assert last.reasons[0].reason == "the network's output"
-    assert "1 : aten::softmax" in str(graph)
+    assert "1 : aten::cumsum" in str(graph)
 
 
 def test_an_unknown_operator_keeps_what_reaches_it_and_what_leaves_it() -> None:

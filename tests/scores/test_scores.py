@@ -125,7 +125,7 @@ def test_weights_that_are_not_numbers_are_named():
     model = chain()
     with torch.no_grad():
         model[3].weight[2, 0, 0, 0] = float("nan")
-    with pytest.raises(InvalidScore, match=r"group 3 is not finite: 3\.weight holds NaN or infinity"):
+    with pytest.raises(InvalidScore, match=r"3\.weight holds NaN or infinity"):
         cutback.plan(cutback.trace(model, image()), budget="macs=50%")
 
 

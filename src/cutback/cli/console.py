@@ -15,7 +15,8 @@ from cutback.train.progress import Progress
 PLAIN_WIDTH = 120
 NOTEWORTHY_SECONDS = 2.0
 """A step that takes longer gets a line of its own."""
-SECONDS_BETWEEN_LINES = 5.0
+SECONDS_BETWEEN_LINES, MOST_SECONDS_BETWEEN_LINES = 5.0, 60.0
+"""Lines come ever more rarely, so that a log of a long run stays short."""
 
 
 def stdout() -> Console:
@@ -75,14 +76,14 @@ class Reporter:
 
 
 class _Lines:
-    """Draws progress as a plain line every few seconds."""
+    """Draws progress as plain lines."""
 
     def __init__(self, reporter: Reporter, title: str) -> None:
         self._reporter, self._title = reporter, title
-        self._next = time.monotonic() + NOTEWORTHY_SECONDS
+        self._next, self._pause = time.monotonic() + NOTEWORTHY_SECONDS, SECONDS_BETWEEN_LINES
 
     def __call__(self, done: int, total: int, text: str) -> None:
         now = time.monotonic()
         if now >= self._next:
-            self._next = now + SECONDS_BETWEEN_LINES
+            self._next, self._pause = now + self._pause, min(2 * self._pause, MOST_SECONDS_BETWEEN_LINES)
             self._reporter.line(f"{self._title}: {text} ({done / max(total, 1):.0%})")

@@ -33,7 +33,7 @@ def prune(  # noqa: PLR0913, PLR0917 (one a command-line option)
     min_channels: options.MinChannels = 1,
     lr: options.LearningRate = 0.05,
     finetune_lr: options.FinetuneLearningRate = 0.05,
-    batch_size: options.BatchSize = 64,
+    batch_size: options.BatchSize = 32,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
     out: options.Out = None,

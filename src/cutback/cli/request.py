@@ -40,7 +40,7 @@ class Request:
     min_channels: int = 1
     learning_rate: float = 0.05
     finetune_learning_rate: float = 0.05
-    batch_size: int = 64
+    batch_size: int = 32
     seed: int = 0
     device: str = "cpu"
     out: Path | None = None

@@ -6,7 +6,7 @@ from torch import Size, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-Changes = list[tuple[str, str, int]]
+Changes = list[tuple[str, str, object]]
 """Module path, attribute, new value."""
 
 
@@ -39,7 +39,7 @@ def set_attributes(model: nn.Module, changes: Changes) -> None:
         setattr(model.get_submodule(path), attribute, value)
 
 
-def _convolution(module: nn.Module, own: Mapping[str, Size]) -> dict[str, int]:
+def _convolution(module: nn.Module, own: Mapping[str, Size]) -> dict[str, object]:
     """A depthwise convolution keeps one group a channel; any other keeps its number of groups."""
     if "weight" not in own or not isinstance(module, _ConvNd):
         return {}
@@ -52,22 +52,33 @@ def _convolution(module: nn.Module, own: Mapping[str, Size]) -> dict[str, int]:
     return {"in_channels": second * groups, "out_channels": first, "groups": groups}
 
 
-def _linear(_: nn.Module, own: Mapping[str, Size]) -> dict[str, int]:
+def _linear(_: nn.Module, own: Mapping[str, Size]) -> dict[str, object]:
     return {"out_features": own["weight"][0], "in_features": own["weight"][1]} if "weight" in own else {}
 
 
-def _norm(_: nn.Module, own: Mapping[str, Size]) -> dict[str, int]:
+def _norm(_: nn.Module, own: Mapping[str, Size]) -> dict[str, object]:
     shape = own.get("weight", own.get("running_mean"))
     return {"num_features": shape[0]} if shape else {}
 
 
-def _prelu(_: nn.Module, own: Mapping[str, Size]) -> dict[str, int]:
+def _layer_norm(_: nn.Module, own: Mapping[str, Size]) -> dict[str, object]:
+    return {"normalized_shape": tuple(own["weight"])} if "weight" in own else {}
+
+
+def _group_norm(_: nn.Module, own: Mapping[str, Size]) -> dict[str, object]:
+    return {"num_channels": own["weight"][0]} if "weight" in own else {}
+
+
+def _prelu(_: nn.Module, own: Mapping[str, Size]) -> dict[str, object]:
     return {"num_parameters": own["weight"][0]}
 
 
-_RULES: tuple[tuple[type[nn.Module], Callable[[nn.Module, Mapping[str, Size]], dict[str, int]]], ...] = (
+_RULES: tuple[tuple[type[nn.Module], Callable[[nn.Module, Mapping[str, Size]], dict[str, object]]], ...] = (
     (_ConvNd, _convolution),
     (nn.Linear, _linear),
     (_NormBase, _norm),
+    (nn.LayerNorm, _layer_norm),
+    (nn.RMSNorm, _layer_norm),
+    (nn.GroupNorm, _group_norm),
     (nn.PReLU, _prelu),
 )

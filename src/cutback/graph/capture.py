@@ -15,7 +15,7 @@ from cutback.errors import CaptureError, DataDependentControlFlow
 from cutback.graph.clone import ordinary, random_state_kept, set_training, state_tensors, structural_clone
 from cutback.graph.inputs import Inputs, tensors_in
 
-_MODULE = "cutback_module"
+_MODULE, _KIND = "cutback_module", "cutback_kind"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +58,11 @@ def module_path(node: fx.Node) -> str:
     return node.meta.get(_MODULE, "")
 
 
+def module_kind(node: fx.Node) -> type[nn.Module]:
+    """Return the class of the module during whose forward the node was recorded."""
+    return node.meta.get(_KIND, nn.Module)
+
+
 class ModuleRecorder:
     """Hooks on a structural clone that note which module is running and what each one returns.
 
@@ -67,29 +72,30 @@ class ModuleRecorder:
 
     def __init__(self, clone: nn.Module) -> None:
         self.returned: list[tuple[str, Tensor]] = []
-        self._running = [""]
+        self._root = type(clone)
+        self._running: list[tuple[str, type[nn.Module]]] = [("", self._root)]
         for path, module in clone.named_modules():
             if path:
-                module.register_forward_pre_hook(lambda *_, path=path: self._enter(path))
+                module.register_forward_pre_hook(lambda module, _, path=path: self._enter(path, type(module)))
                 module.register_forward_hook(lambda _module, _inputs, output: self._leave(output))
 
     @property
     def running(self) -> str:
         """Path of the module that runs now, or in which an exception was raised."""
-        return self._running[-1]
+        return self._running[-1][0]
 
     def reset(self) -> None:
         """Forget everything, before another forward pass."""
         self.returned.clear()
-        self._running = [""]
+        self._running = [("", self._root)]
 
-    def _enter(self, path: str) -> None:
+    def _enter(self, path: str, kind: type[nn.Module]) -> None:
         self._label_new_nodes()
-        self._running.append(path)
+        self._running.append((path, kind))
 
     def _leave(self, output: object) -> None:
         self._label_new_nodes()
-        path = self._running.pop()
+        path, _ = self._running.pop()
         self.returned.extend((path, tensor) for tensor in tensors_in(output))
 
     def _label_new_nodes(self) -> None:
@@ -99,7 +105,7 @@ class ModuleRecorder:
         for node in reversed(mode.tracer.graph.nodes):
             if _MODULE in node.meta:
                 break
-            node.meta[_MODULE] = self.running
+            node.meta[_MODULE], node.meta[_KIND] = self._running[-1]
 
 
 def _check_sizes(module: fx.GraphModule) -> None:

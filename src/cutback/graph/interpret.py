@@ -11,7 +11,7 @@ from torch._ops import OpOverload
 from torch.fx.node import map_arg
 
 from cutback.graph.capture import Capture, module_path
-from cutback.graph.labels import Boundary, LabelStore, spread
+from cutback.graph.labels import NONE, Boundary, LabelStore, spread
 from cutback.graph.states import State, StateLabels
 from cutback.registry import Registry
 
@@ -41,6 +41,23 @@ class Assumption:
     boundary: Boundary
 
 
+@dataclass(frozen=True, eq=False)
+class Mixing:
+    """An argument of an operator that computes across channels: it is to see only those that stay.
+
+    Attributes:
+        argument: its name in the operator's schema.
+        labels: its labels.
+        dimensions: the dimensions it is mixed along.
+        restored: whether the result has those dimensions too.
+    """
+
+    argument: str
+    labels: Tensor
+    dimensions: tuple[int, ...]
+    restored: bool
+
+
 @dataclass
 class Trail:
     """What a rule did at one call, for doing the same again after a cut.
@@ -51,6 +68,7 @@ class Trail:
         decided: what it found out about the uncut sizes.
         tied: the labels it tied to slices of states.
         results: the labels it gave to the results.
+        mixed: the arguments that are mixed across channels.
     """
 
     refused: bool = False
@@ -58,11 +76,12 @@ class Trail:
     decided: list[object] = field(default_factory=list)
     tied: list[Tensor] = field(default_factory=list)
     results: list[Tensor] = field(default_factory=list)
+    mixed: list[Mixing] = field(default_factory=list)
 
     def restart(self) -> None:
         """Forget what a rule did before it refused the call."""
         self.refused = True
-        for noted in (self.issued, self.decided, self.tied):
+        for noted in (self.issued, self.decided, self.tied, self.mixed):
             noted.clear()
 
 
@@ -150,7 +169,19 @@ class Call:
     def tie(self, labels: Tensor, state: State, dimension: int, role: str) -> None:
         """Let the slices of a state go with the channels behind ``labels``, shape ``(state.shape[dimension],)``."""
         self.trail.tied.append(labels)
-        self.store.unite(labels, self.states.vector(state, dimension, role))
+        own = self.states.vector(state, dimension, role)
+        self.store.unite(labels, own)
+        self.keep(own[labels == NONE], "goes with something constant")
+
+    def tie_elements(self, labels: Tensor, state: State) -> None:
+        """Let the elements of a state go with the channels behind ``labels``, of the state's shape."""
+        own = self.as_labels(state)
+        self.unite(labels, own)
+        self.keep(own[labels == NONE], "goes with something constant")
+
+    def mix(self, argument: str, labels: Tensor, dimensions: Sequence[int], *, restored: bool) -> None:
+        """Note that an argument is mixed across channels, see ``Mixing``."""
+        self.trail.mixed.append(Mixing(argument, labels, tuple(dimensions), restored))
 
     def fresh(self) -> Tensor:
         """Return a new label, shape ``(1,)``."""

@@ -130,6 +130,12 @@ class _ReplayedCall(Call):
             raise Refused("would receive other channels than its own")
         self._order(state, dimension, order)
 
+    def tie_elements(self, labels: Tensor, state: State) -> None:
+        self.unite(labels, self.as_labels(state))
+
+    def mix(self, argument: str, labels: Tensor, dimensions: Sequence[int], *, restored: bool) -> None:
+        pass
+
     def fresh(self) -> Tensor:
         return next(self._issued)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -33,12 +34,14 @@ def cut_in_place(
         _check_unreached(graph, plan)
     if prove:
         prove_plan(graph, plan)
-    transaction = Transaction()
-    stage_cut(transaction, model, plan)
-    for copy in copies:
-        stage_cut(transaction, copy, plan)
-    stage_optimizers(transaction, optimizers, dict(model.named_parameters()), plan.slices)
-    transaction.commit()
+    # Parameters made in inference mode could never be trained again.
+    with torch.inference_mode(mode=False):
+        transaction = Transaction()
+        stage_cut(transaction, model, plan)
+        for copy in copies:
+            stage_cut(transaction, copy, plan)
+        stage_optimizers(transaction, optimizers, dict(model.named_parameters()), plan.slices)
+        transaction.commit()
 
 
 def stage_cut(transaction: Transaction, model: nn.Module, plan: Plan) -> None:

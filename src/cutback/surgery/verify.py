@@ -1,6 +1,6 @@
 """The proof of a cut: the pruned model computes what the original computes with the removed channels silenced."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,14 +12,17 @@ from cutback.errors import DataDependentControlFlow, NotEquivalent
 from cutback.graph.attributes import attribute_changes, set_attributes
 from cutback.graph.capture import Capture, capture
 from cutback.graph.clone import ordinary, own_tensors, random_state_kept, state_tensors, structural_clone
-from cutback.graph.graph import Graph, UnitMap
+from cutback.graph.graph import Graph
 from cutback.graph.inputs import Inputs
+from cutback.graph.replay import KeptLabels
+from cutback.graph.second_pass import kept_labels
 from cutback.planning.make import planned_masks
 from cutback.planning.plan import Plan
 from cutback.surgery.comparing import kept_part, relative_error
 from cutback.surgery.conditioning import awakened, well_conditioned
 from cutback.surgery.gradients import gradients_of, reachable
 from cutback.surgery.running import Run, Runner, double, exact, redrawn, single
+from cutback.surgery.silenced import run_silenced, silenced_states
 from cutback.surgery.slices import cut_states
 
 _SINGLE = 1e-5
@@ -70,7 +73,7 @@ def prove(graph: Graph, plan: Plan) -> Proof:
     with random_state_kept(devices), exact(devices), torch.inference_mode(mode=False), torch.enable_grad():
         random = well_conditioned(graph, states, generator)
         for number, recorded in enumerate(graph.captures):
-            check = _Check(graph, plan, recorded, graph.result_units[number], kept)
+            check = _Check(graph, plan, number, kept)
             own = recorded.inputs.map(lambda tensor: single(ordinary(tensor)))
             proofs.append(check(states, own, gradients=True))
             fresh = own.map(lambda tensor: redrawn(tensor, generator))
@@ -92,11 +95,14 @@ class _Check:
         self,
         graph: Graph,
         plan: Plan,
-        recorded: Capture,
-        units: Sequence[UnitMap],
+        number: int,
         kept: list[NDArray[np.bool_]],
     ) -> None:
-        self._graph, self._plan, self._recorded, self._units, self._kept = graph, plan, recorded, units, kept
+        recorded = graph.captures[number]
+        self._graph, self._plan, self._recorded, self._kept = graph, plan, recorded, kept
+        self._units = graph.result_units[number]
+        self._trails = graph.coupling.labellings[number].trails
+        self._labels = kept_labels(graph, kept)
         self._dense = Runner(structural_clone(graph.model), training=recorded.training)
         pruned = structural_clone(graph.model)
         shapes = {name: tensor.shape for name, tensor in cut_states(state_tensors(pruned), plan).items()}
@@ -129,10 +135,10 @@ class _Check:
     def _compare(self, states: Mapping[str, Tensor], inputs: Inputs, tolerance: float, *, gradients: bool) -> Proof:
         with torch.no_grad():
             self._graph_is_the_model(states, inputs, tolerance)
-        silenced = self._leaves(_silenced(self._graph, states, self._kept), gradients=gradients)
+        silenced = self._leaves(silenced_states(self._graph, states, self._kept), gradients=gradients)
         cut = self._leaves(cut_states(states, self._plan), gradients=gradients)
         with torch.set_grad_enabled(gradients):
-            reference = self._reference(silenced, inputs)
+            reference = self._reference(silenced, inputs, self._labels)
             try:
                 torch.manual_seed(_SEED)
                 pruned = self._pruned(cut, inputs)
@@ -152,7 +158,7 @@ class _Check:
         """Check that the uncut captured graph equals the model's own forward."""
         torch.manual_seed(_SEED)
         own = self._dense(self._leaves(states, gradients=False), inputs)
-        captured = self._reference(self._leaves(states, gradients=False), inputs)
+        captured = self._reference(self._leaves(states, gradients=False), inputs, None)
         same = own.outputs == captured.outputs and list(own.paths) == list(captured.paths)
         found = zip(own.tensors[: own.outputs], captured.tensors[: own.outputs], strict=True)
         if not same or any(relative_error(a, b) > tolerance for a, b in found):
@@ -162,9 +168,13 @@ class _Check:
                 "function of its inputs"
             )
 
-    def _reference(self, states: Mapping[str, Tensor], inputs: Inputs) -> Run:
+    def _reference(self, states: Mapping[str, Tensor], inputs: Inputs, labels: KeptLabels | None) -> Run:
+        """Run the captured graph, silenced where labels say what stays."""
         torch.manual_seed(_SEED)
-        tensors = self._recorded.run(states, inputs)
+        if labels is None:
+            tensors = self._recorded.run(states, inputs)
+        else:
+            tensors = run_silenced(self._recorded, self._trails, labels, states, inputs)
         paths = ["" for _ in range(self._recorded.outputs)] + list(self._recorded.module_outputs)
         return Run(paths, tensors, self._recorded.outputs, states)
 
@@ -212,15 +222,3 @@ class _Check:
                 "nothing was changed",
                 odd[0].rpartition(".")[0],
             )
-
-
-def _silenced(graph: Graph, states: Mapping[str, Tensor], kept: list[NDArray[np.bool_]]) -> dict[str, Tensor]:
-    """Return states with the columns that consume removed channels set to zero."""
-    result = dict(states)
-    for slot, owners in graph.slots.items():
-        if slot.role == "column":
-            removed = torch.from_numpy(np.flatnonzero(~owners.stays(kept)))
-            if len(removed):
-                weight = result[slot.state]
-                result[slot.state] = weight.index_fill(slot.dimension, removed.to(weight.device), 0)
-    return result

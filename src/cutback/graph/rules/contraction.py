@@ -3,7 +3,8 @@
 from torch import Tensor
 
 from cutback.graph.interpret import Call, Labels, Refused, rules
-from cutback.graph.labels import core, spread, varies, varying_dimensions
+from cutback.graph.labels import spread, varying_dimensions
+from cutback.graph.rules.vectors import vector_along
 from cutback.graph.states import State
 
 
@@ -25,7 +26,7 @@ def transposed_convolution(call: Call) -> Labels:
 def linear(call: Call) -> Labels:
     """Tie input features to the weight's columns and issue the rows' labels; weight ``(C_out, C_in)``."""
     weight, labels = _weight(call), call.labels("input")
-    call.tie(_incoming(call, labels, labels.dim() - 1), weight, 1, "column")
+    call.tie(vector_along(call, labels, labels.dim() - 1), weight, 1, "column")
     outgoing = call.made(weight, 0, "filter")
     _tie_bias(call, outgoing)
     return spread(outgoing, len(call.shape) - 1, call.shape)
@@ -38,7 +39,7 @@ def _convolve(call: Call, weight: State, labels: Tensor, *, out_dimension: int, 
     window = [dimension for dimension in varying_dimensions(labels) if dimension > channel]
     if window:
         raise Refused("slides over a dimension that carries channels")
-    incoming = _incoming(call, labels, channel)
+    incoming = vector_along(call, labels, channel)
     channels = len(incoming)
     if call.decide(groups == channels > 1):
         outgoing = _depthwise(call, weight, incoming)
@@ -61,18 +62,6 @@ def _depthwise(call: Call, weight: State, incoming: Tensor) -> Tensor:
     repeated = incoming.repeat_interleave(weight.shape[0] // len(incoming))
     call.tie(repeated, weight, 0, "depthwise")
     return repeated
-
-
-def _incoming(call: Call, labels: Tensor, channel: int) -> Tensor:
-    """Return the labels found at each index of the contracted dimension, several united; shape ``(C_in,)``."""
-    others = [dimension for dimension in varying_dimensions(labels) if dimension != channel]
-    if call.decide(bool(others) and not varies(labels, channel)):
-        raise Refused("mixes positions of a dimension other than the one that carries channels")
-    table = core(labels).movedim(channel, 0).flatten(1)
-    if table.shape[0] != labels.size(channel):
-        table = table.expand(labels.size(channel), -1)
-    call.unite(table[:, :1].expand(-1, table.shape[1] - 1), table[:, 1:])
-    return table[:, 0]
 
 
 def _weight(call: Call) -> State:

@@ -1,18 +1,21 @@
-"""Normalisation of each channel by itself: its parameters and statistics go with the channel."""
+"""Normalisation: scale, shift and statistics go with the channel; over several channels it mixes them."""
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from cutback.graph.capture import module_kind
 from cutback.graph.interpret import Call, Labels, Refused, rules
-from cutback.graph.labels import spread, varying_dimensions
+from cutback.graph.labels import core, spread, varies, varying_dimensions
+from cutback.graph.rules.vectors import vector_along
+from cutback.graph.states import State
 
 
 @rules.register("aten::batch_norm", "aten::instance_norm")
 def batch_norm(call: Call) -> Labels:
     """Tie scale, shift and running statistics to dimension 1 of ``(N, C, ...)``."""
     labels = call.labels("input")
-    if any(dimension != 1 for dimension in varying_dimensions(labels)):
+    if any(dimension > 1 for dimension in varying_dimensions(labels)):
         raise Refused("normalises over a dimension that carries channels")
-    channels = _vector(labels)
+    channels = vector_along(call, labels, 1)
     for name in ("weight", "bias", "running_mean", "running_var"):
         state = call.state(name)
         if state is not None:
@@ -20,7 +23,52 @@ def batch_norm(call: Call) -> Labels:
     return spread(channels, 1, call.shape)
 
 
-def _vector(labels: Tensor) -> Tensor:
-    """Return the labels along dimension 1, shape ``(C,)``."""
-    index = [0] * labels.dim()
-    return labels[(index[0], slice(None), *index[2:])]
+@rules.register("aten::group_norm")
+def group_norm(call: Call) -> Labels:
+    """Tie scale and shift to dimension 1 of ``(N, C, ...)``; every group loses the same positions."""
+    labels = call.labels("input")
+    if any(dimension != 1 for dimension in varying_dimensions(labels)):
+        raise Refused("normalises over a further dimension that carries channels")
+    channels = vector_along(call, labels, 1)
+    call.tie_blocks(channels, 0, int(call.arguments["num_groups"]))  # type: ignore[call-overload]
+    call.mix("input", labels, [1], restored=True)
+    for name in ("weight", "bias"):
+        state = call.state(name)
+        if state is not None:
+            call.tie(channels, state, 0, "norm")
+            call.mix(name, channels, [0], restored=False)
+    return labels
+
+
+@rules.register("aten::layer_norm", "aten::rms_norm")
+def layer_norm(call: Call) -> Labels:
+    """Tie scale and shift to the last dimensions, which are mixed if they carry channels."""
+    labels = call.labels("input")
+    normalised = range(labels.dim() - len(call.arguments["normalized_shape"]), labels.dim())  # type: ignore[arg-type]
+    mixed = [dimension for dimension in normalised if varies(labels, dimension)]
+    states = {name: state for name in ("weight", "bias") if (state := call.state(name)) is not None}
+    if not call.decide(bool(mixed)):
+        for state in states.values():
+            for own in call.states.all_of(state):
+                call.keep(own, "scales positions, not channels")
+        return labels
+    call.mix("input", labels, mixed, restored=True)
+    if not issubclass(module_kind(call.node), nn.LayerNorm | nn.RMSNorm):  # these carry the sizes as an attribute
+        call.assume(labels, f"normalises over the literal sizes {tuple(call.shape[d] for d in normalised)}")
+    for name, state in states.items():
+        _tie_scale(call, name, state, labels, list(normalised))
+    return labels
+
+
+def _tie_scale(call: Call, name: str, state: State, labels: Tensor, normalised: list[int]) -> None:
+    """Tie a scale or shift over the normalised dimensions."""
+    if len(normalised) == 1:
+        channels = vector_along(call, labels, normalised[0])
+        call.tie(channels, state, 0, "norm")
+        call.mix(name, channels, [0], restored=False)
+        return
+    if any(dimension < normalised[0] for dimension in varying_dimensions(labels)):
+        raise Refused("normalises several dimensions beside one that carries channels")
+    shown = core(labels)[(0,) * normalised[0]].expand(state.shape)
+    call.tie_elements(shown, state)
+    call.mix(name, shown, varying_dimensions(shown), restored=False)

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from cutback.graph.interpret import Call, Labels, rules
-from cutback.graph.labels import NONE, core, varies
+from cutback.graph.interpret import Call, Labels, Refused, rules
+from cutback.graph.labels import NONE, compact, core, varies
 from cutback.graph.states import State
 
 _ALIASES = ("alias", "clone", "contiguous", "detach", "lift_fresh", "lift_fresh_copy", "to", "type_as", "_to_copy")
@@ -62,6 +62,17 @@ def paired(call: Call, operands: list[Tensor], shape: torch.Size) -> Tensor:
         call.unite(merged, other)
         merged = torch.where(merged == NONE, other, merged) if bool((merged == NONE).any()) else merged
     return merged.expand(shape)
+
+
+@rules.register("aten::glu")
+def glu(call: Call) -> Labels:
+    """Unite the two halves position by position."""
+    labels = call.labels("self")
+    first, second = labels.chunk(2, int(call.arguments["dim"]))  # type: ignore[call-overload]
+    if first.shape != second.shape:
+        raise Refused("halves an odd number of channels")
+    call.unite(first, second)
+    return compact(first)
 
 
 @rules.register("aten::prelu")

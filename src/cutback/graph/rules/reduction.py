@@ -1,54 +1,85 @@
-"""Reductions over dimensions that carry no channels, and softmax-like operators along them."""
+"""Reductions and softmax: over dimensions that carry channels they mix them."""
 
+import operator
+
+import torch
 from torch import Tensor
 
 from cutback.graph.interpret import Call, Labels, Refused, rules
-from cutback.graph.labels import varies, varying_dimensions
+from cutback.graph.labels import core, varies, varying_dimensions
 
 _REDUCTIONS = (
-    "mean",
-    "sum",
-    "amax",
-    "amin",
-    "var",
-    "std",
-    "prod",
-    "linalg_vector_norm",
-    "norm",
-    "logsumexp",
-    "max",
-    "min",
+    *("mean", "sum", "amax", "amin", "var", "std", "prod", "linalg_vector_norm", "norm", "logsumexp", "max", "min"),
 )
-_ALONG = ("softmax", "log_softmax", "_softmax", "cumsum", "sort")
+_NORMALISED = ("softmax", "log_softmax", "_softmax")
+_ORDERED = ("cumsum", "sort")
 
 
 @rules.register(*(f"aten::{name}" for name in _REDUCTIONS))
 def reduce(call: Call) -> Labels:
-    """Drop dimensions along which labels are constant."""
+    """Drop dimensions; what is reduced over channels alone belongs to no channel."""
     if isinstance(call.arguments.get("other"), Tensor):
         raise Refused("compares two tensors; use maximum or minimum")
-    labels = call.as_labels(next(iter(call.arguments.values())))
+    name, labels = _first(call)
     dimensions = _dimensions(call, labels)
-    if any(varies(labels, dimension) for dimension in dimensions):
-        raise Refused("reduces over channels, which changes what it computes when some go")
+    mixed = call.decide([dimension for dimension in dimensions if varies(labels, dimension)])
+    if mixed and _uses_positions(call):
+        raise Refused("returns positions of channels, which change when some go")
+    labels = _mixed(call, name, labels, mixed, restored=False)
     for dimension in sorted(dimensions, reverse=True):
         labels = labels.narrow(dimension, 0, 1) if call.arguments.get("keepdim") else labels.select(dimension, 0)
     return [labels for _ in call.values] if isinstance(call.values, list | tuple) else labels
 
 
-@rules.register(*(f"aten::{name}" for name in _ALONG))
-def along(call: Call) -> Labels:
-    """Leave the labels as they are, if the dimension carries no channels."""
-    labels = call.labels("self")
+@rules.register(*(f"aten::{name}" for name in _NORMALISED))
+def softmax(call: Call) -> Labels:
+    """Leave the labels; over channels alone they are mixed."""
+    name, labels = _first(call)
+    mixed = call.decide([dimension for dimension in _dimensions(call, labels) if varies(labels, dimension)])
+    _mixed(call, name, labels, mixed, restored=True)
+    return labels
+
+
+@rules.register(*(f"aten::{name}" for name in _ORDERED))
+def ordered(call: Call) -> Labels:
+    """Leave the labels, if the dimension carries no channels."""
+    _, labels = _first(call)
     if any(varies(labels, dimension) for dimension in _dimensions(call, labels)):
-        raise Refused("normalises or orders over channels, which changes what it computes when some go")
+        raise Refused("adds up or orders channels by position")
     return [labels for _ in call.values] if isinstance(call.values, list | tuple) else labels
+
+
+def _mixed(call: Call, name: str, labels: Tensor, mixed: list[int], *, restored: bool) -> Tensor:
+    """Return the labels left when some dimensions are mixed: those that lie at one place of the others go together."""
+    if not mixed:
+        return labels
+    others = [dimension for dimension in varying_dimensions(labels) if dimension not in mixed]
+    if call.decide(not others):
+        call.mix(name, labels, mixed, restored=restored)
+        return torch.zeros((), dtype=torch.int64).expand(labels.shape)
+    table = core(labels)
+    for dimension in mixed:
+        first = table.narrow(dimension, 0, 1)
+        call.unite(first.expand(table.shape), table)
+        table = first
+    return table.expand(labels.shape)
+
+
+def _first(call: Call) -> tuple[str, Tensor]:
+    """Return the name and the labels of the first argument."""
+    name = next(iter(call.arguments))
+    return name, call.labels(name)
 
 
 def _dimensions(call: Call, labels: Tensor) -> list[int]:
     """Return the dimensions a call reduces over, none given meaning all."""
     given = call.arguments.get("dim")
     if given is None or given == []:
-        return list(range(labels.dim())) or varying_dimensions(labels)
+        return list(range(labels.dim()))
     listed = given if isinstance(given, list | tuple) else [given]
     return [int(dimension) % max(labels.dim(), 1) for dimension in listed]  # type: ignore[call-overload]
+
+
+def _uses_positions(call: Call) -> bool:
+    """Whether the second result of a call, the positions, is used."""
+    return any(user.target is operator.getitem and user.args[1] == 1 and user.users for user in call.node.users)

@@ -1,0 +1,18 @@
+"""What several rules need: the labels along one dimension."""
+
+from torch import Tensor
+
+from cutback.graph.interpret import Call, Refused
+from cutback.graph.labels import core, varies, varying_dimensions
+
+
+def vector_along(call: Call, labels: Tensor, channel: int) -> Tensor:
+    """Return the labels found at each index of a dimension, several at one index united; shape ``(C,)``."""
+    others = [dimension for dimension in varying_dimensions(labels) if dimension != channel]
+    if call.decide(bool(others) and not varies(labels, channel)):
+        raise Refused("mixes positions of a dimension other than the one that carries channels")
+    table = core(labels).movedim(channel, 0).flatten(1)
+    if table.shape[0] != labels.size(channel):
+        table = table.expand(labels.size(channel), -1)
+    call.unite(table[:, :1].expand(-1, table.shape[1] - 1), table[:, 1:])
+    return table[:, 0]

@@ -1,0 +1,94 @@
+"""The proof's reference: the captured graph with the removed channels silenced where they are consumed."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx
+from torch.fx.node import map_arg
+
+from cutback.graph.capture import Capture
+from cutback.graph.graph import Graph
+from cutback.graph.inputs import Inputs
+from cutback.graph.interpret import Mixing, Trail, operator_of
+from cutback.graph.replay import KeptLabels
+
+
+def silenced_states(graph: Graph, states: Mapping[str, Tensor], kept: list[NDArray[np.bool_]]) -> dict[str, Tensor]:
+    """Return states with the columns that consume removed channels set to zero."""
+    result = dict(states)
+    for slot, owners in graph.slots.items():
+        if slot.role == "column":
+            removed = torch.from_numpy(np.flatnonzero(~owners.stays(kept)))
+            if len(removed):
+                weight = result[slot.state]
+                result[slot.state] = weight.index_fill(slot.dimension, removed.to(weight.device), 0)
+    return result
+
+
+def run_silenced(
+    recorded: Capture, trails: Sequence[Trail], labels: KeptLabels, states: Mapping[str, Tensor], inputs: Inputs
+) -> list[Tensor]:
+    """Run a captured graph in which operators that mix channels see only those that stay.
+
+    Args:
+        recorded: the captured forward pass.
+        trails: what the rules noted, call by call.
+        labels: which labels stay.
+        states: silenced states.
+        inputs: the inputs.
+
+    Returns:
+        The graph's results; where channels are gone their places hold zeros.
+    """
+    if not any(trail.mixed for trail in trails):
+        return recorded.run(states, inputs)
+    waiting = iter(trails)
+    given = iter([*(states[name] for name in recorded.states), *inputs.tensors()])
+    values: dict[fx.Node, object] = {}
+    for node in recorded.nodes:
+        if node.op == "placeholder":
+            values[node] = next(given)
+        elif node.op == "get_attr":
+            values[node] = getattr(recorded.module, str(node.target))
+        elif node.op == "call_function" and callable(node.target):
+            args, kwargs = map_arg((node.args, node.kwargs), lambda source: values[source])  # type: ignore[arg-type]
+            mixed = next(waiting).mixed if operator_of(node) != "getitem" else []
+            values[node] = _mixed_call(node, args, kwargs, mixed, labels) if mixed else node.target(*args, **kwargs)
+    return [values[result] for result in recorded.results]  # type: ignore[misc]
+
+
+def _mixed_call(
+    node: fx.Node, args: Sequence[object], kwargs: Mapping[str, object], mixed: Sequence[Mixing], labels: KeptLabels
+) -> object:
+    """Call an operator on the kept part of what it mixes, and put the result back in its place."""
+    schema = node.target._schema.arguments  # type: ignore[union-attr]
+    arguments = {**dict(zip((argument.name for argument in schema), args, strict=False)), **kwargs}
+    restore: list[tuple[int, Tensor, int]] = []
+    for mixing in mixed:
+        value = arguments[mixing.argument]
+        if not isinstance(value, Tensor):
+            continue
+        stays = labels.mask(mixing.labels)
+        for dimension in mixing.dimensions:
+            others = [d for d in range(stays.dim()) if d != dimension]
+            index = (stays.any(others) if others else stays).nonzero().flatten().to(value.device)
+            if mixing.restored:
+                restore.append((dimension, index, value.shape[dimension]))
+            value = value.index_select(dimension, index)
+        arguments[mixing.argument] = value
+    if "normalized_shape" in arguments:
+        sizes = list(arguments["input"].shape)  # type: ignore[union-attr]
+        arguments["normalized_shape"] = sizes[len(sizes) - len(arguments["normalized_shape"]) :]  # type: ignore[arg-type]
+    result = node.target(**arguments)  # type: ignore[operator]
+    for dimension, index, size in restore:
+        result = _spread_out(result, dimension, index, size)
+    return result
+
+
+def _spread_out(result: Tensor, dimension: int, index: Tensor, size: int) -> Tensor:
+    """Return a tensor of the given size along a dimension, zero outside ``index``."""
+    shape = list(result.shape)
+    shape[dimension] = size
+    return result.new_zeros(shape).index_copy(dimension, index, result)
