@@ -15,7 +15,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "mnist_lenet5.md"
 DATA_FOLDERS = (ROOT / "data" / "MNIST", ROOT.parent / "shared" / "data" / "MNIST")
-OPTIONS = ("--budget", "macs=30%", "--train", "4", "--finetune", "4", "--batch-size", "64", "--seed", "0")
+OPTIONS = ("--budget", "macs=30%", "--train", "3", "--finetune", "3", "--batch-size", "64", "--seed", "0")
 LOWEST_DENSE, MOST_LOST, LONGEST_SECONDS = 0.985, 0.005, 300
 STAGES = {"dense": "dense", "cut": "after cut", "final": "after fine-tune"}
 
@@ -52,7 +52,7 @@ def table(report: dict[str, Any]) -> str:
         ("file size, bytes", lambda stage: f"{stage['bytes']:,}"),
     ]
     machine, versions = report["machine"], report["versions"]
-    where = f"{machine['system']}, {machine['cpus']} CPUs, {machine['threads']} threads, {machine['device']}"
+    where = f"{machine['system']}, {machine['cpus']} CPUs, threads: {machine['threads']}, device: {machine['device']}"
     lines = [
         "# LeNet-5 on MNIST at 30 % of the MACs",
         "",

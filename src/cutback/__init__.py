@@ -15,17 +15,20 @@ from cutback.api import apply_, load, plan, prune, save, trace
 from cutback.errors import CutbackError
 from cutback.graph.graph import Graph
 from cutback.planning.plan import Plan
+from cutback.surgery.verify import Proof, prove
 
 __version__ = "0.1.0"
 __all__ = [
     "CutbackError",
     "Graph",
     "Plan",
+    "Proof",
     "apply_",
     "errors",
     "load",
     "measure",
     "plan",
+    "prove",
     "prune",
     "save",
     "scores",

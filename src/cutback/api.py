@@ -19,6 +19,7 @@ from cutback.planning.make import Share, make_plan
 from cutback.planning.plan import Plan
 from cutback.scores.catalogue import Score
 from cutback.surgery.cut import cut_in_place
+from cutback.surgery.verify import Proof
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -114,7 +115,7 @@ def apply_(
     copies: Iterable[nn.Module] = (),
     prove: bool = True,
     ignore_unreached: bool = False,
-) -> None:
+) -> Proof | None:
     """Cut the traced model in place, proven; all or nothing.
 
     Parameters keep their identity; their gradients, the optimisers' state and the copies are cut along.
@@ -127,6 +128,9 @@ def apply_(
         prove: run the proof first (``False`` for timing only).
         ignore_unreached: cut even beside parameters that no captured forward pass has used.
 
+    Returns:
+        What the proof found (``None`` without one).
+
     Raises:
         NotEquivalent: the pruned model would compute something else; names the first module. Nothing was changed.
         StaleGraph: the model has changed since it was traced.
@@ -134,7 +138,9 @@ def apply_(
         UnreachedParameters: see ``ignore_unreached``.
         OptimizerStateError: an optimiser's state cannot be cut.
     """
-    cut_in_place(graph, plan, optimizers=optimizers, copies=copies, prove=prove, ignore_unreached=ignore_unreached)
+    return cut_in_place(
+        graph, plan, optimizers=optimizers, copies=copies, prove=prove, ignore_unreached=ignore_unreached
+    )
 
 
 def prune(

@@ -28,9 +28,9 @@ def folder(tmp_path, monkeypatch):
 STEPS = [
     (job, "load_data", 1),
     (job, "load_model", 1),
-    (job, "prove", 1),
+    (cutback, "prove", 1),
     (job, "fit", 1),
-    (job, "prove", 2),
+    (cutback, "prove", 2),
     (job, "fit", 2),
     (job, "compare_latency", 1),
     (cutback, "save", 1),

@@ -49,7 +49,7 @@ def first_group(graph) -> int:
         (lambda x: nn.functional.layer_norm(x, x.shape[1:]), 8),
         (lambda x: nn.functional.layer_norm(x, x.shape[2:]), 8),
         (lambda x: nn.functional.group_norm(x, 2), 4),
-        (lambda x: nn.functional.instance_norm(x), 8),
+        (nn.functional.instance_norm, 8),
         (lambda x: torch.cat([nn.functional.glu(x, 1)] * 2, 1), 4),
         (lambda x: x * x.softmax(2), 8),
         (lambda x: x + torch.zeros(2, 8, 6, 6), 0),

@@ -17,7 +17,7 @@ from cutback.cli.staging import new_folder
 from cutback.errors import UserMistake
 from cutback.measure import compare_latency
 from cutback.planning.plan import Plan
-from cutback.surgery.verify import Proof, prove
+from cutback.surgery.verify import Proof
 from cutback.train import Data, FitResult, check_model, evaluate, fit, load_data
 from cutback.train.batches import batches
 
@@ -110,7 +110,7 @@ class _Job:
             min_channels=request.min_channels,
             allocate=request.allocate,
         )
-        proof = prove(graph, plan)
+        proof = cutback.prove(graph, plan)
         cutback.apply_(graph, plan, prove=False, ignore_unreached=request.ignore_unreached)
         return plan, proof
 

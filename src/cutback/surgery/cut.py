@@ -15,6 +15,7 @@ from cutback.planning.plan import Plan
 from cutback.surgery.optimizers import stage_optimizers
 from cutback.surgery.slices import check_slice, sliced
 from cutback.surgery.transaction import Transaction
+from cutback.surgery.verify import Proof
 from cutback.surgery.verify import prove as prove_plan
 
 
@@ -26,14 +27,13 @@ def cut_in_place(
     copies: Iterable[nn.Module] = (),
     prove: bool = True,
     ignore_unreached: bool = False,
-) -> None:
+) -> Proof | None:
     """Carry out a plan. See ``cutback.apply_`` for the arguments and the errors."""
     model = graph.model
     _check_fits(graph, plan)
     if not ignore_unreached:
         _check_unreached(graph, plan)
-    if prove:
-        prove_plan(graph, plan)
+    proof = prove_plan(graph, plan) if prove else None
     # Parameters made in inference mode could never be trained again.
     with torch.inference_mode(mode=False):
         transaction = Transaction()
@@ -42,6 +42,7 @@ def cut_in_place(
             stage_cut(transaction, copy, plan)
         stage_optimizers(transaction, optimizers, dict(model.named_parameters()), plan.slices)
         transaction.commit()
+    return proof
 
 
 def stage_cut(transaction: Transaction, model: nn.Module, plan: Plan) -> None:

@@ -58,7 +58,7 @@ def prove(graph: Graph, plan: Plan) -> Proof:
         plan: a plan for it.
 
     Returns:
-        The largest error accepted.
+        The largest error accepted, and how it was found.
 
     Raises:
         NotEquivalent: they differ; names the first module whose output does.
