@@ -51,6 +51,14 @@ def first_group(graph) -> int:
         (lambda x: nn.functional.group_norm(x, 2), 4),
         (nn.functional.instance_norm, 8),
         (lambda x: torch.cat([nn.functional.glu(x, 1)] * 2, 1), 4),
+        (lambda x: nn.functional.pixel_unshuffle(nn.functional.pixel_shuffle(x, 2), 2), 2),
+        (lambda x: nn.functional.max_pool2d(nn.functional.pixel_shuffle(x, 2), 2).repeat(1, 4, 1, 1), 2),
+        (lambda x: nn.functional.channel_shuffle(x, 2), 4),
+        (lambda x: x.view(x.size(0), 2, x.size(1) // 2, 6, 6).transpose(1, 2).reshape(x.shape), 4),
+        (lambda x: x.tile(1, 2, 1, 1)[:, : x.size(1)], 8),
+        (lambda x: torch.stack([x, x.tanh()], 1).sum(1), 8),
+        (lambda x: torch.stack(x.unbind(0)), 8),
+        (lambda x: (x.movedim(1, 3) @ torch.eye(8)).movedim(3, 1), 0),
         (lambda x: x * x.softmax(2), 8),
         (lambda x: x + torch.zeros(2, 8, 6, 6), 0),
         (lambda x: x + torch.zeros_like(x), 8),
@@ -67,6 +75,27 @@ def test_the_units_between_two_convolutions(function, units) -> None:
     assert first_group(graph) == units
     if units:
         prove(graph, cutback.plan(graph, budget="channels=50%"))
+
+
+def test_products_with_parameters_and_tables_are_contractions() -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.matrix = nn.Embedding(11, 8), nn.Parameter(torch.randn(8, 6))
+            self.shift, self.last = nn.Parameter(torch.randn(6)), nn.Linear(6, 2)
+
+        def forward(self, tokens):
+            x = self.table(tokens)
+            return self.last(torch.addmm(self.shift, (x @ self.matrix).relu().flatten(0, 1), torch.eye(6)) + 0)
+
+    tokens = torch.randint(0, 11, (2, 5))
+    net = Tokens()
+    graph = cutback.trace(net, tokens)
+    assert [(group.name, group.units) for group in graph.groups] == [("table", 8)]
+    cutback.apply_(graph, cutback.plan(graph, budget="channels=50%"))
+    assert net.table.weight.shape == (11, 4)
+    assert net.table.embedding_dim == net.matrix.shape[0] == 4
+    assert cutback.measure.macs(net, tokens) == 5 * (4 * 6 + 6 * 6 + 6 * 2)
 
 
 def test_a_boundary_names_operator_module_and_reason() -> None:

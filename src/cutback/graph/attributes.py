@@ -69,6 +69,10 @@ def _group_norm(_: nn.Module, own: Mapping[str, Size]) -> dict[str, object]:
     return {"num_channels": own["weight"][0]} if "weight" in own else {}
 
 
+def _embedding(_: nn.Module, own: Mapping[str, Size]) -> dict[str, object]:
+    return {"embedding_dim": own["weight"][1]} if "weight" in own else {}
+
+
 def _prelu(_: nn.Module, own: Mapping[str, Size]) -> dict[str, object]:
     return {"num_parameters": own["weight"][0]}
 
@@ -81,4 +85,5 @@ _RULES: tuple[tuple[type[nn.Module], Callable[[nn.Module, Mapping[str, Size]], d
     (nn.RMSNorm, _layer_norm),
     (nn.GroupNorm, _group_norm),
     (nn.PReLU, _prelu),
+    (nn.Embedding, _embedding),
 )

@@ -51,8 +51,12 @@ def mac_terms(recorded: Capture) -> list[MacTerm]:
             else:
                 terms.append(MacTerm("", Fraction(positions * math.prod(size), batch)))
         elif name in _PRODUCTS | _ADDED_PRODUCTS:
-            left = node.args[1] if name in _ADDED_PRODUCTS else node.args[0]
-            terms.append(MacTerm("", Fraction(math.prod(_shape(node)) * _shape(left)[-1], batch)))
+            left, right = node.args[1:3] if name in _ADDED_PRODUCTS else node.args[:2]
+            rows = Fraction(math.prod(_shape(node)), batch)
+            if right in states and len(_shape(right)) == 2:
+                terms.append(MacTerm(states[right], rows / _shape(right)[1]))
+            else:
+                terms.append(MacTerm("", rows * _shape(left)[-1]))
         elif name == _ATTENTION:
             query, key, value = (_shape(argument) for argument in node.args[:3])
             per_pair = query[-1] + value[-1]

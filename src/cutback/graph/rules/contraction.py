@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from cutback.graph.interpret import Call, Labels, Refused, rules
-from cutback.graph.labels import spread, varying_dimensions
+from cutback.graph.labels import spread, varies, varying_dimensions
 from cutback.graph.rules.vectors import vector_along
 from cutback.graph.states import State
 
@@ -36,8 +36,7 @@ def _convolve(call: Call, weight: State, labels: Tensor, *, out_dimension: int, 
     """Label a convolution, dense, depthwise or grouped."""
     channel = labels.dim() - (len(weight.shape) - 2) - 1
     groups = int(call.arguments["groups"])  # type: ignore[call-overload]
-    window = [dimension for dimension in varying_dimensions(labels) if dimension > channel]
-    if window:
+    if call.decide(any(d > channel for d in varying_dimensions(labels)) and not varies(labels, channel)):
         raise Refused("slides over a dimension that carries channels")
     incoming = vector_along(call, labels, channel)
     channels = len(incoming)

@@ -13,7 +13,7 @@ from cutback.graph.interpret import Call, Labels, Refused, rules
 from cutback.graph.labels import compact, core, varies, varying_dimensions
 
 _FREE = ("permute", "transpose", "t", "numpy_T", "mT", "movedim", "moveaxis", "swapaxes", "swapdims", "unsqueeze")
-_ALSO_FREE = ("squeeze", "flip", "flatten", "repeat_interleave")
+_ALSO_FREE = ("squeeze", "flip", "flatten", "repeat_interleave", "repeat", "tile", "pixel_unshuffle")
 _END = 2**63 - 1
 
 
@@ -83,9 +83,7 @@ def slice_(call: Call) -> Labels:
     return result
 
 
-@rules.register(
-    "aten::select", "aten::unbind", "aten::index_select", "aten::roll", "aten::rot90", "aten::tile", "aten::repeat"
-)
+@rules.register("aten::select", "aten::unbind", "aten::index_select", "aten::roll", "aten::rot90")
 def positional(call: Call) -> Labels:
     """Run an operator that is right only where it does not touch the dimension that carries channels."""
     labels = call.labels("self")
@@ -194,12 +192,26 @@ def _whole(call: Call, width: int) -> bool:
     return start in (None, 0) and (end is None or end == _END) and step == 1
 
 
+@rules.register("aten::pixel_shuffle")
+def pixel_shuffle(call: Call) -> Labels:
+    """Turn ``(N, C * r * r, H, W)`` to ``(N, C, H * r, W * r)``: the channels that make one go together."""
+    labels = call.labels("self")
+    factor = int(call.arguments["upscale_factor"]) ** 2  # type: ignore[call-overload]
+    table = core(labels).movedim(1, 0).flatten(1)
+    table = table.expand(labels.size(1), -1).reshape(labels.size(1) // factor, -1)
+    call.unite(table[:, :1].expand(-1, table.shape[1] - 1), table[:, 1:])
+    return _run(call, call.node.target)
+
+
+@rules.register("aten::channel_shuffle", "aten::native_channel_shuffle")
+def channel_shuffle(call: Call) -> Labels:
+    """Interleave blocks of dimension 1: they lose the same positions."""
+    call.tie_blocks(call.labels("self"), 1, int(call.arguments["groups"]))  # type: ignore[call-overload]
+    return _run(call, call.node.target)
+
+
 def _touched(call: Call, labels: Tensor) -> list[int]:
     """Return the dimensions a positional operator picks from or repeats."""
-    if call.operator in ("aten::tile", "aten::repeat"):
-        counts = list(call.arguments.get("repeats", call.arguments.get("dims")))  # type: ignore[call-overload]
-        offset = len(counts) - labels.dim()
-        return [d for d in range(labels.dim()) if d + offset >= 0 and counts[d + offset] != 1]
     given = call.arguments.get("dim", call.arguments.get("dims"))
     listed = given if isinstance(given, list | tuple) else [given]
     return [int(dimension) % labels.dim() for dimension in listed] if listed != [] else list(range(labels.dim()))  # type: ignore[call-overload]

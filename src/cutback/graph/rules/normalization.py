@@ -13,8 +13,6 @@ from cutback.graph.states import State
 def batch_norm(call: Call) -> Labels:
     """Tie scale, shift and running statistics to dimension 1 of ``(N, C, ...)``."""
     labels = call.labels("input")
-    if any(dimension > 1 for dimension in varying_dimensions(labels)):
-        raise Refused("normalises over a dimension that carries channels")
     channels = vector_along(call, labels, 1)
     for name in ("weight", "bias", "running_mean", "running_var"):
         state = call.state(name)

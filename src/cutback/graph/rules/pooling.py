@@ -5,6 +5,7 @@ from torch import Tensor
 
 from cutback.graph.interpret import Call, Labels, Refused, rules
 from cutback.graph.labels import core, varying_dimensions
+from cutback.graph.rules.vectors import merged_over
 
 _SPATIAL_RANK = {
     **{f"aten::{kind}_pool{n}d": n for kind in ("max", "avg", "adaptive_avg", "adaptive_max") for n in (1, 2, 3)},
@@ -22,8 +23,10 @@ def resample(call: Call) -> Labels:
     """Carry the labels of the leading dimensions; the spatial ones change size."""
     labels = call.as_labels(next(iter(call.arguments.values())))
     leading = labels.dim() - _SPATIAL_RANK[call.operator]
-    if any(dimension >= leading for dimension in varying_dimensions(labels)):
+    spatial = [dimension for dimension in varying_dimensions(labels) if dimension >= leading]
+    if call.decide(bool(spatial) and len(varying_dimensions(labels)) == len(spatial)):
         raise Refused("resamples a dimension that carries channels")
+    labels = merged_over(call, labels, spatial)
     vectors = core(labels)[(slice(None),) * leading + (slice(0, 1),) * (labels.dim() - leading)]
 
     def of(value: object) -> Tensor:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from cutback.graph.interpret import Call, Labels, Refused, rules
-from cutback.graph.labels import core, varies, varying_dimensions
+from cutback.graph.labels import varies, varying_dimensions
+from cutback.graph.rules.vectors import merged_over
 
 _REDUCTIONS = (
     *("mean", "sum", "amax", "amin", "var", "std", "prod", "linalg_vector_norm", "norm", "logsumexp", "max", "min"),
@@ -57,12 +58,7 @@ def _mixed(call: Call, name: str, labels: Tensor, mixed: list[int], *, restored:
     if call.decide(not others):
         call.mix(name, labels, mixed, restored=restored)
         return torch.zeros((), dtype=torch.int64).expand(labels.shape)
-    table = core(labels)
-    for dimension in mixed:
-        first = table.narrow(dimension, 0, 1)
-        call.unite(first.expand(table.shape), table)
-        table = first
-    return table.expand(labels.shape)
+    return merged_over(call, labels, mixed)
 
 
 def _first(call: Call) -> tuple[str, Tensor]:

@@ -16,3 +16,13 @@ def vector_along(call: Call, labels: Tensor, channel: int) -> Tensor:
         table = table.expand(labels.size(channel), -1)
     call.unite(table[:, :1].expand(-1, table.shape[1] - 1), table[:, 1:])
     return table[:, 0]
+
+
+def merged_over(call: Call, labels: Tensor, dimensions: list[int]) -> Tensor:
+    """Return labels made constant along dimensions by uniting what lies along them, which then goes together."""
+    table = core(labels)
+    for dimension in dimensions:
+        first = table.narrow(dimension, 0, 1)
+        call.unite(first.expand(table.shape), table)
+        table = first
+    return table.expand(labels.shape)
