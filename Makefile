@@ -50,12 +50,12 @@ demo: $(STAMP) ## halve a small network's MACs on handwritten digits, and prove 
 	$(BIN)/cutback prune cutback:resnet20 --data digits --budget macs=50% --finetune 15 --out runs/demo
 
 zoo: $(STAMP) ## try every architecture of the public model zoos
-	$(BIN)/python benchmarks/zoo.py
+	$(BIN)/python -m benchmarks.zoo --jobs $(JOBS)
 
-# Every script under benchmarks/ but the zoo, one after the other. They time things: keep the machine idle.
+# Every script in benchmarks/ itself, one after the other. They time things: keep the machine idle.
 bench: $(BENCH_STAMP) ## run the benchmarks against other tools
-	@set -e; for script in $(filter-out %/zoo.py %/__init__.py,$(wildcard benchmarks/*.py)); do \
-	  echo "$$script"; $(BIN)/python $$script; \
+	@set -e; for script in $(filter-out __init__,$(basename $(notdir $(wildcard benchmarks/*.py)))); do \
+	  echo "$$script"; $(BIN)/python -m benchmarks.$$script; \
 	done
 
 $(BENCH_STAMP): $(STAMP)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import cutback
-from cutback.errors import CaptureError
+from cutback.errors import CaptureError, InvalidBudget, UserMistake
 from tests.helpers import Residual, chain, image, randomised, residual, snapshot
 
 MODULES = [cutback.__name__, *(found.name for found in pkgutil.walk_packages(cutback.__path__, "cutback."))]
@@ -61,6 +61,94 @@ def test_pruning_returns_a_copy_and_leaves_the_original_alone():
     assert cutback.measure.macs(small, image()) <= 0.6 * cutback.measure.macs(model, image())
     assert cutback.measure.params(small) <= 0.7 * cutback.measure.params(model)
     assert small.stem.out_channels <= 7
+
+
+@pytest.mark.parametrize("macs", ["50%", 0.5])
+def test_a_share_may_be_written_either_way(macs):
+    model = residual()
+    small = cutback.prune(model, image(), macs=macs, ignore="stem", score=cutback.scores.L2)
+    assert small.stem.out_channels == 8
+    assert cutback.measure.macs(small, image()) <= 0.5 * cutback.measure.macs(model, image())
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({}, "give prune a share, for example macs=0.5"),
+        ({"macs": None, "ignore": "head"}, "macs=0.5"),
+        ({"macs": [0.5]}, "cannot read the share [0.5]"),
+        ({"macs": "half"}, "cannot read the budget 'macs=half'"),
+    ],
+)
+def test_what_prune_cannot_read_is_refused_before_any_work(given, says, monkeypatch):
+    monkeypatch.setattr("cutback.api.trace", lambda *_: pytest.fail("worked before it checked"))
+    with pytest.raises(InvalidBudget) as raised:
+        cutback.prune(residual(), image(), **given)
+    assert says in str(raised.value)
+
+
+@pytest.mark.parametrize("verb", [cutback.trace, lambda *given: cutback.prune(*given, macs=0.5)])
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: "resnet18", "expected a model, not 'resnet18'; pass an instance of torch.nn.Module"),
+        (lambda: Residual, "expected a model, not the class Residual"),
+        (lambda: torch.jit.script(chain()), "the model is compiled by TorchScript and cannot be traced"),
+        (lambda: torch.jit.trace(chain().eval(), image()), "the model is compiled by TorchScript"),
+        (lambda: nn.Sequential(nn.ReLU(), torch.jit.script(chain())), "its module 1 is compiled by TorchScript"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_is_no_plain_module_is_refused(verb, make, says):
+    with pytest.raises(UserMistake) as raised:
+        verb(make(), image())
+    assert says in str(raised.value)
+
+
+def test_one_optimizer_and_one_copy_need_no_list():
+    model, ema = chain(), chain(seed=1)  # nn.Sequential is iterable itself
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(image()).sum().backward()
+    optimizer.step()
+    graph = cutback.trace(model, image())
+    cutback.apply_(graph, cutback.plan(graph, budget="channels=50%"), optimizers=optimizer, copies=ema)
+    assert ema[0].out_channels == model[0].out_channels == 4
+    assert optimizer.state[model[0].weight]["momentum_buffer"].shape == model[0].weight.shape
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"optimizers": 3}, "optimizers holds int; pass objects of torch.optim.optimizer.Optimizer"),
+        ({"optimizers": ["sgd"]}, "optimizers holds 'sgd'"),
+        ({"copies": {"0.weight": 1}}, "copies holds '0.weight'"),
+        ({"copies": [Residual]}, "copies holds the class Residual"),
+        ({"copies": None}, "copies holds NoneType"),
+    ],
+)
+def test_what_cannot_follow_the_cut_is_refused_before_any_work(given, says):
+    graph = cutback.trace(residual(), image())
+    plan = cutback.plan(graph, budget="channels=50%")
+    before = snapshot(graph.model)
+    with pytest.raises(UserMistake) as raised:
+        cutback.apply_(graph, plan, **given)
+    assert says in str(raised.value)
+    assert snapshot(graph.model) == before
+
+
+def test_applying_needs_a_graph_and_a_plan():
+    graph = cutback.trace(residual(), image())
+    plan = cutback.plan(graph, budget="channels=50%")
+    with pytest.raises(UserMistake, match=r"expected a graph, not Residual; pass what cutback\.trace"):
+        cutback.apply_(graph.model, plan)
+    with pytest.raises(UserMistake, match="expected a plan, not 'macs=50%'"):
+        cutback.apply_(graph, "macs=50%")
+
+
+def test_loading_needs_a_function(tmp_path):
+    for build in (residual(), "resnet18"):
+        with pytest.raises(UserMistake, match="pass a function that returns a fresh model"):
+            cutback.load(tmp_path, build)
 
 
 def test_the_silenced_original_computes_the_same():

@@ -5,7 +5,7 @@ Example:
     >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 2, 3))
     >>> graph = cutback.trace(net, torch.zeros(1, 3, 8, 8))
     >>> plan = cutback.plan(graph, score="l1", budget="macs=50%")
-    >>> cutback.apply_(graph, plan)
+    >>> proof = cutback.apply_(graph, plan)
     >>> net[0].out_channels
     4
 """

@@ -1,27 +1,32 @@
 """The public verbs: trace, plan, apply, prune, save, load."""
 
-import copy
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from cutback.errors import CaptureError, DataDependentControlFlow
+from cutback.errors import CaptureError, DataDependentControlFlow, InvalidBudget, UserMistake
 from cutback.graph.baked import resolved
 from cutback.graph.capture import capture
+from cutback.graph.clone import independent_copy
 from cutback.graph.graph import Graph
 from cutback.graph.groups import couple
 from cutback.graph.inputs import Inputs
 from cutback.io.checkpoint import load_checkpoint, save_checkpoint
-from cutback.planning.make import Share, make_plan
+from cutback.planning.budget import parse_budgets
+from cutback.planning.make import make_plan
 from cutback.planning.plan import Plan
+from cutback.planning.shares import Share
 from cutback.scores.catalogue import Score
 from cutback.surgery.cut import cut_in_place
 from cutback.surgery.verify import Proof
 
 Model = TypeVar("Model", bound=nn.Module)
+Kind = TypeVar("Kind")
 
 
 def trace(model: nn.Module, example_inputs: object) -> Graph:
@@ -39,6 +44,7 @@ def trace(model: nn.Module, example_inputs: object) -> Graph:
         A graph; ``print(graph)`` shows the groups and what stays.
 
     Raises:
+        UserMistake: the model is no module or a compiled script, or the inputs hold no tensor.
         CaptureError: the model fails on the inputs; the message carries its own error.
         DataDependentControlFlow: its path depends on values.
 
@@ -49,6 +55,7 @@ def trace(model: nn.Module, example_inputs: object) -> Graph:
         >>> [(group.name, group.units) for group in graph.groups]
         [('0', 8)]
     """
+    _check_module(model)
     inputs = Inputs.of(example_inputs)
     captures, failure = [capture(model, inputs, training=False)], ""
     try:
@@ -57,6 +64,7 @@ def trace(model: nn.Module, example_inputs: object) -> Graph:
         raise
     except CaptureError as error:
         failure = str(error)
+        warnings.warn(f"only eval mode is traced and proven: {failure}", stacklevel=2)
     graph, assumptions = couple(model, inputs, captures, train_failure=failure)
     return resolved(graph, assumptions)
 
@@ -64,10 +72,10 @@ def trace(model: nn.Module, example_inputs: object) -> Graph:
 def plan(
     graph: Graph,
     *,
-    score: str | Score = "l1",
+    score: str | Score | type[Score] = "l1",
     budget: str | Sequence[str] | None = None,
     keep: Mapping[str, Share] | None = None,
-    ignore: Sequence[str] = (),
+    ignore: str | Sequence[str] = (),
     round_to: int = 1,
     min_channels: int = 1,
     allocate: str = "uniform",
@@ -76,20 +84,23 @@ def plan(
 
     Args:
         graph: from ``trace``.
-        score: a registered name (``l1``) or a score; of equal units the first stays.
+        score: a registered name (``l1``), a score or its class; of equal units the first stays.
         budget: what the result may cost: ``"macs=50%"``, ``"params=3M"``, ``"channels=50%"`` (the share of each group
             that stays, rounded down), or several. The result is never over a budget, and within 1 % of the dense cost
             below the binding one wherever steps are that fine (else ``notes`` says so).
         keep: by hand, module path patterns to what stays of the layer: ``{"layer1.*.conv1": "40%"}`` or a number of
             channels. Shares round down.
-        ignore: module path patterns whose outputs stay whole; a pattern may name a layer or a module that holds layers.
-        round_to: widths that change become multiples of this.
+        ignore: module path patterns whose outputs stay whole; a pattern may name a layer, a module that holds layers,
+            or a parameter that the model itself holds.
+        round_to: widths that change become multiples of this; ``notes`` names those that cannot.
         min_channels: so many channels stay in each layer.
         allocate: ``uniform`` (the same share of each group) or ``global`` (lowest scores first wherever they are, each
             group's scores divided by their mean).
 
     Raises:
-        InvalidBudget: a budget that cannot be read, or asks for nothing or everything.
+        UserMistake: an argument is of another kind than asked for.
+        InvalidBudget: a budget or share that cannot be read, or asks for nothing or everything; or patterns of
+            ``keep`` and ``ignore`` that contradict each other about one group.
         BudgetUnreachable: no permitted cut meets the budget; carries the lowest reachable figures.
         NothingToPrune: every channel must stay; says why.
         UnknownName: a score or pattern that nothing answers to; lists near misses.
@@ -111,8 +122,8 @@ def apply_(
     graph: Graph,
     plan: Plan,
     *,
-    optimizers: Iterable[Optimizer] = (),
-    copies: Iterable[nn.Module] = (),
+    optimizers: Optimizer | Iterable[Optimizer] = (),
+    copies: nn.Module | Iterable[nn.Module] = (),
     prove: bool = True,
     ignore_unreached: bool = False,
 ) -> Proof | None:
@@ -123,8 +134,8 @@ def apply_(
     Args:
         graph: from ``trace``; stale afterwards.
         plan: from ``plan`` on this graph.
-        optimizers: optimisers that hold the model's parameters.
-        copies: further models of the same architecture, such as an exponential moving average.
+        optimizers: the optimiser that holds the model's parameters, or several.
+        copies: a further model of the same architecture, such as an exponential moving average, or several.
         prove: run the proof first (``False`` for timing only).
         ignore_unreached: cut even beside parameters that no captured forward pass has used.
 
@@ -132,14 +143,22 @@ def apply_(
         What the proof found (``None`` without one).
 
     Raises:
+        UserMistake: an argument is of another kind than asked for.
         NotEquivalent: the pruned model would compute something else; names the first module. Nothing was changed.
         StaleGraph: the model has changed since it was traced.
         ArchitectureMismatch: the plan belongs to another architecture.
         UnreachedParameters: see ``ignore_unreached``.
         OptimizerStateError: an optimiser's state cannot be cut.
     """
+    _check_kind(graph, Graph, "a graph", "pass what cutback.trace(model, example_inputs) returns")
+    _check_kind(plan, Plan, "a plan", "pass what cutback.plan(graph, ...) returns")
     return cut_in_place(
-        graph, plan, optimizers=optimizers, copies=copies, prove=prove, ignore_unreached=ignore_unreached
+        graph,
+        plan,
+        optimizers=_listed(optimizers, Optimizer, "optimizers"),
+        copies=_listed(copies, nn.Module, "copies"),
+        prove=prove,
+        ignore_unreached=ignore_unreached,
     )
 
 
@@ -147,11 +166,11 @@ def prune(
     model: Model,
     example_inputs: object,
     *,
-    macs: float | None = None,
-    params: float | None = None,
-    channels: float | None = None,
-    score: str | Score = "l1",
-    ignore: Sequence[str] = (),
+    macs: str | float | None = None,
+    params: str | float | None = None,
+    channels: str | float | None = None,
+    score: str | Score | type[Score] = "l1",
+    ignore: str | Sequence[str] = (),
     round_to: int = 1,
     allocate: str = "uniform",
 ) -> Model:
@@ -160,7 +179,7 @@ def prune(
     Args:
         model: any CNN.
         example_inputs: what ``forward`` takes, see ``trace``.
-        macs: share of the MACs the result may cost, between 0 and 1.
+        macs: share of the MACs the result may cost, between 0 and 1 or as written in a budget (``"50%"``, ``"200M"``).
         params: share of the parameters.
         channels: share of each group that stays.
         score: see ``plan``, like the rest.
@@ -179,7 +198,11 @@ def prune(
     """
     given = {"macs": macs, "params": params, "channels": channels}
     budget = [f"{quantity}={_percent(share)}" for quantity, share in given.items() if share is not None]
-    pruned = copy.deepcopy(model)
+    if not budget:
+        raise InvalidBudget("nothing says how much to remove; give prune a share, for example macs=0.5")
+    parse_budgets(budget)
+    _check_module(model)
+    pruned = independent_copy(model)
     graph = trace(pruned, example_inputs)
     apply_(graph, plan(graph, score=score, budget=budget, ignore=ignore, round_to=round_to, allocate=allocate))
     return pruned
@@ -206,19 +229,62 @@ def load(directory: str | Path, build: Callable[[], Model]) -> Model:
 
     Args:
         directory: what ``save`` wrote.
-        build: returns the dense model, as it was before pruning.
+        build: a function that returns the dense model, as it was before pruning.
 
     Returns:
         The instance, cut and with the saved values, in the mode ``build`` left it in.
 
     Raises:
+        UserMistake: ``build`` is no function.
         CorruptFile: a file is missing, truncated or altered.
         UnsupportedVersion: written by a newer cutback.
         ArchitectureMismatch: ``build`` returns another architecture.
     """
+    if isinstance(build, nn.Module) or not callable(build):
+        raise UserMistake(
+            f"build is a {type(build).__name__}; pass a function that returns a fresh model: build=lambda: MyModel()"
+        )
     return load_checkpoint(Path(directory), build)
 
 
-def _percent(share: float) -> str:
-    """Write a share as a percentage without binary noise."""
-    return f"{share * 100:.12g}%"
+def _percent(share: str | float) -> str:
+    """Write a share as a percentage without binary noise; what is written already stays."""
+    if isinstance(share, str):
+        return share
+    try:
+        return f"{share * 100:.12g}%"
+    except (TypeError, ValueError) as error:
+        raise InvalidBudget(f"cannot read the share {share!r}; write for example macs=0.5 or macs='50%'") from error
+
+
+def _check_kind(given: object, kind: type, what: str, advice: str) -> None:
+    """Refuse an argument of another kind."""
+    if not isinstance(given, kind):
+        raise UserMistake(f"expected {what}, not {_described(given)}; {advice}")
+
+
+def _check_module(model: object) -> None:
+    """Refuse what is no module, and what TorchScript has compiled."""
+    _check_kind(model, nn.Module, "a model", "pass an instance of torch.nn.Module")
+    modules = model.named_modules() if isinstance(model, nn.Module) else ()
+    script = next((path for path, module in modules if isinstance(module, torch.jit.ScriptModule)), None)
+    if script is not None:
+        where = f"its module {script}" if script else "the model"
+        raise UserMistake(f"{where} is compiled by TorchScript and cannot be traced; pass the module it was made from")
+
+
+def _listed(given: object, kind: type[Kind], argument: str) -> list[Kind]:
+    """Return one object or several as a list."""
+    several = [given] if isinstance(given, kind) else list(given) if isinstance(given, Iterable) else [given]
+    result = [one for one in several if isinstance(one, kind)]
+    if len(result) < len(several):
+        other = next(one for one in several if not isinstance(one, kind))
+        raise UserMistake(f"{argument} holds {_described(other)}; pass objects of {kind.__module__}.{kind.__name__}")
+    return result
+
+
+def _described(given: object) -> str:
+    """Say what an argument is, in a word or two."""
+    if isinstance(given, type):
+        return f"the class {given.__name__}"
+    return repr(given) if isinstance(given, str) else type(given).__name__

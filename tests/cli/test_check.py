@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+import torch
 
 from cutback.cli.main import main
 from tests.cli.helpers import MIXED, refusal, write
@@ -102,6 +103,25 @@ def test_a_library_that_cannot_load_says_why(tmp_path, monkeypatch, capsys) -> N
     monkeypatch.delitem(sys.modules, "transformers", raising=False)
     message = refusal(capsys, "check", "hf:resnet18")
     assert "cannot be loaded (RuntimeError: operator x::y does not exist)" in message
+
+
+@pytest.mark.parametrize("library", ["torchvision", "timm"])
+@pytest.mark.parametrize(
+    ("build", "index"),
+    [("2.9.0+cpu", " --index-url https://download.pytorch.org/whl/cpu"), ("2.9.0", ""), ("2.9.0a0+git1f2", "")],
+)
+def test_torchvision_for_another_torch_says_which_to_install(
+    library, build, index, tmp_path, monkeypatch, capsys
+) -> None:
+    (tmp_path / library).mkdir()
+    write(tmp_path / library / "__init__.py", "raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(torch, "__version__", build)
+    message = refusal(capsys, "check", f"{library}:resnet18")
+    assert f"torchvision was built for another torch than the {build} here" in message
+    assert message.endswith(f"pip install --force-reinstall --no-deps torchvision{index}")
 
 
 @pytest.mark.parametrize(

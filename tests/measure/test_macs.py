@@ -85,6 +85,87 @@ def test_by_hand_at_any_batch_size(what, batch):
     assert macs(model, torch.zeros(batch, *shape)) == expected
 
 
+WITHOUT_A_BATCH = {
+    "one dimension": (nn.Conv1d(4, 5, 3), torch.zeros(4, 10), 5 * 4 * 3 * 8),
+    "two dimensions": (nn.Conv2d(3, 8, 3), torch.zeros(3, 10, 10), 8 * 27 * 64),
+    "transposed": (nn.ConvTranspose2d(6, 4, 3), torch.zeros(6, 5, 5), 6 * 4 * 9 * 25),
+    "a batch made by the model": (
+        Does(lambda self, x: self.layers[0](x[None]), nn.Conv2d(3, 8, 3)),
+        torch.zeros(3, 10, 10),
+        8 * 27 * 64,
+    ),
+    "linear": (nn.Linear(7, 5), torch.zeros(7), 35),
+}
+
+
+@pytest.mark.parametrize("what", WITHOUT_A_BATCH)
+def test_a_sample_without_a_batch(what):
+    model, sample, expected = WITHOUT_A_BATCH[what]
+    assert macs(model, sample) == expected
+
+
+def two_inputs(self, step, image):
+    return self.layers[1](image + self.layers[0](step)[..., None, None].mean())
+
+
+BATCHES = {
+    "another input first": (Does(two_inputs, nn.Linear(4, 3), nn.Conv2d(3, 8, 3)), ((4,), (2, 3, 10, 10)), 2),
+    "frames folded into the batch": (
+        Does(lambda self, x: self.layers[0](x.flatten(0, 1)), nn.Conv2d(3, 8, 3)),
+        ((2, 5, 3, 10, 10),),
+        2,
+    ),
+    "one convolution a sample": (
+        Does(lambda self, x: torch.stack([self.layers[0](one) for one in x]), nn.Conv2d(3, 8, 3)),
+        ((4, 3, 10, 10),),
+        4,
+    ),
+    "samples stacked by the model": (
+        Does(lambda self, *images: self.layers[0](torch.stack(images)), nn.Conv2d(3, 8, 3)),
+        ((3, 10, 10),) * 4,
+        4,
+    ),
+    "channels added by the model": (
+        Does(lambda self, x: self.layers[0](x[:, None]), nn.Conv2d(1, 8, 3)),
+        ((4, 10, 10),),
+        4,
+    ),
+    "time before the batch": (
+        Does(lambda self, x: self.layers[0](x.permute(1, 2, 0)), nn.Conv1d(3, 8, 3)),
+        ((10, 4, 3),),
+        4,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BATCHES)
+def test_the_batch_is_that_of_the_convolution(what):
+    model, shapes, batch = BATCHES[what]
+    found = macs(model, tuple(torch.zeros(shape) for shape in shapes))
+    recorded = []
+    count = lambda layer, given, out: recorded.append(out.numel() // out.shape[-3] * layer.weight.numel())  # noqa: E731
+    convolution = model.layers[-1]
+    if isinstance(convolution, nn.Conv1d):
+        count = lambda layer, given, out: recorded.append(out.numel() // 8 * layer.weight.numel())  # noqa: E731
+    convolution.register_forward_hook(count)
+    model(*(torch.zeros(shape) for shape in shapes))
+    linear = 12 if len(model.layers) > 1 else 0  # its input has no batch: one for all samples
+    assert found == (sum(recorded) + linear) // batch
+
+
+def test_the_order_of_keyword_arguments_does_not_matter():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.step, self.body = nn.Linear(4, 3), nn.Conv2d(3, 8, 3)
+
+        def forward(self, t, img):
+            return self.body(img) * self.step(t).mean()
+
+    step, image = torch.zeros(4), torch.zeros(1, 3, 10, 10)
+    assert macs(Net(), {"t": step, "img": image}) == macs(Net(), {"img": image, "t": step}) == 8 * 27 * 64 + 12
+
+
 def test_measuring_leaves_the_mode_and_statistics_alone():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     macs(model, torch.ones(2, 3, 4, 4))

@@ -30,6 +30,11 @@ from tests.helpers import chain, image
         ("macs=0.5", "less than one; for a share write macs=50%"),
         ("params=0", "less than one"),
         (["macs=50%", "macs=2M"], "two budgets for macs"),
+        (0.5, "cannot read the budget 0.5; write for example macs=50%"),
+        ([0.5], "cannot read the budget 0.5"),
+        ({"macs": 0.5}, "cannot read the budget {'macs': 0.5}"),
+        ("latency=8ms", "latency budgets are not available yet"),
+        ("latency=50%", "latency budgets are not available yet"),
     ],
 )
 def test_a_bad_budget_says_what_is_wrong_and_how_to_write_it(written, says):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import cutback
-from cutback.errors import InvalidBudget, UnknownName
+from cutback.errors import InvalidBudget, NothingToPrune, UnknownName, UserMistake
 from cutback.models import build
 from cutback.planning.make import plan_for
 from tests.helpers import chain, image, residual
@@ -41,6 +41,101 @@ def graph_width(graph, name):
 def test_ignoring_one_layer_of_a_group_keeps_the_group():
     plan = cutback.plan(cutback.trace(residual(), image()), budget="channels=50%", ignore=["depthwise"])
     assert widths(plan) == {"stem": 8, "inner": 5}
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ({"keep": {"stem": "25%", "outer": "75%"}}, ("'stem'", "'outer'")),
+        ({"keep": {"inner": "20%", "*": "70%"}}, ("'inner'", "'*'")),
+        ({"keep": {"*": "70%", "inner": "20%"}}, ("'inner'", "'*'")),
+        ({"keep": {"stem": 0.5}, "ignore": ["depth*"]}, ("ignore pattern 'depth*'", "keep pattern 'stem'")),
+    ],
+)
+def test_patterns_that_contradict_each_other_are_both_named(given, names):
+    graph = cutback.trace(residual(), image())
+    with pytest.raises(InvalidBudget) as raised:
+        cutback.plan(graph, **given)
+    assert all(name in str(raised.value) for name in names)
+
+
+def test_patterns_that_agree_are_fine():
+    graph = cutback.trace(residual(), image())
+    plan = cutback.plan(graph, keep={"stem": 4, "outer": "50%", "inner": 0.2, "inn*": 2})
+    assert widths(plan) == {"stem": 4, "inner": 2}
+    plan = cutback.plan(graph, keep={"stem": "100%", "inner": 1}, ignore=["depthwise"])
+    assert widths(plan) == {"stem": 8, "inner": 1}
+
+
+class Doubled(nn.Module):
+    """A depthwise layer with two channels for each of its input's."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.twice, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 16, 3, groups=8), nn.Conv2d(16, 2, 1)
+
+    def forward(self, images):
+        return self.head(self.twice(self.stem(images).relu()).relu())
+
+
+def test_a_number_of_channels_is_one_of_the_layer_it_is_said_of():
+    graph = cutback.trace(Doubled(), image())
+    assert widths(cutback.plan(graph, keep={"stem": 4})) == {"stem": 4}
+    assert widths(cutback.plan(graph, keep={"twice": 8})) == {"stem": 4}
+
+
+class Rooted(nn.Module):
+    """Holds its first layer as a bare parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.matrix, self.middle, self.head = nn.Parameter(torch.randn(3, 8)), nn.Linear(8, 6), nn.Linear(6, 2)
+
+    def forward(self, images):
+        return self.head(self.middle((images.mean((2, 3)) @ self.matrix).relu()).relu())
+
+
+def test_a_parameter_of_the_model_itself_can_be_named():
+    graph = cutback.trace(Rooted(), image())
+    assert [group.name for group in graph.groups] == ["matrix", "middle"]
+    assert widths(cutback.plan(graph, budget="channels=50%", ignore=["matrix"])) == {"matrix": 8, "middle": 3}
+    plan = cutback.plan(graph, keep={"matr*": "25%"})
+    assert widths(plan) == {"matrix": 2, "middle": 6}
+    cutback.apply_(graph, plan)
+    assert graph.model.matrix.shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "says"),
+    [
+        ({"round_to": 1.5}, InvalidBudget, "round_to=1.5 must be a whole number"),
+        ({"round_to": True}, InvalidBudget, "round_to=True"),
+        ({"min_channels": "4"}, InvalidBudget, "min_channels='4'"),
+        ({"keep": ["0"]}, InvalidBudget, "keep=['0'] does not say what stays of which layer; write for example keep={"),
+        ({"keep": "0"}, InvalidBudget, "keep='0'"),
+        ({"keep": {0: 0.5}}, InvalidBudget, "keep={0: 0.5}"),
+        ({"keep": {"0": "1/0"}}, InvalidBudget, "cannot read keep='1/0'"),
+        ({"ignore": 3}, UserMistake, "ignore=3 is no list of module path patterns"),
+        ({"ignore": [3]}, UserMistake, "write ignore=['head*']"),
+        ({"score": 3}, UserMistake, "score=3 is no score"),
+    ],
+)
+def test_arguments_of_another_kind_are_quoted(given, kind, says):
+    graph = cutback.trace(chain(), image())
+    with pytest.raises(kind, match=re.escape(says)):
+        cutback.plan(graph, budget="macs=50%", **given)
+
+
+def test_a_plan_needs_a_graph():
+    with pytest.raises(UserMistake, match=r"plan needs a graph, not Sequential; pass what cutback\.trace"):
+        cutback.plan(chain(), budget="macs=50%")
+
+
+def test_one_pattern_needs_no_list(graph):
+    once = cutback.plan(graph, budget="channels=50%", ignore="layer1")
+    assert once == cutback.plan(graph, budget="channels=50%", ignore=["layer1"])
+    with pytest.raises(NothingToPrune, match=r"ignored modules \(pattern '\*'\)"):
+        cutback.plan(graph, budget="channels=50%", ignore="*")
 
 
 @pytest.mark.parametrize("argument", ["ignore", "keep"])

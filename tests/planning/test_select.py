@@ -27,13 +27,11 @@ def graphs():
 @pytest.mark.parametrize(
     ("arguments", "widths"),
     [
-        ({"units": 4}, (4, 3, 2, 1)),
-        ({"units": 20, "step": 8}, (20, 16, 8)),
-        ({"units": 6, "step": 8}, (6,)),
-        ({"units": 5, "lowest": 3}, (5, 4, 3)),
-        ({"units": 5, "lowest": 9}, (5,)),
-        ({"units": 8, "most": 3}, (3, 2, 1)),
-        ({"units": 20, "step": 8, "most": 15}, (8,)),
+        ({"units": 4, "narrower": [3, 2, 1]}, (4, 3, 2, 1)),
+        ({"units": 6, "narrower": []}, (6,)),
+        ({"units": 8, "narrower": range(7, 0, -1), "most": 3}, (3, 2, 1)),
+        ({"units": 20, "narrower": [16, 8], "most": 15}, (8,)),
+        ({"units": 20, "narrower": [16, 8], "most": 5}, (8,)),
     ],
 )
 def test_permitted_widths(arguments, widths):
@@ -88,6 +86,22 @@ def test_steps_too_coarse_for_the_budget_are_noted():
     assert len(plan.notes) == 1
     assert "below the budget" in plan.notes[0]
     assert plan.notes[0] in str(plan)
+
+
+def test_only_the_budget_that_binds_is_noted():
+    graph = cutback.trace(chain((16, 16)), image())
+    plan = cutback.plan(graph, budget=["macs=70%", "params=90%"], round_to=4)
+    assert [note.partition(":")[0] for note in plan.notes] == ["macs=70%"]
+    assert plan.notes[0].endswith("because the next permitted step would be over it")
+    plan = cutback.plan(graph, budget=["macs=70%", "params=70%"], round_to=4)  # both stop the next step
+    assert [note.partition(":")[0] for note in plan.notes] == ["macs=70%", "params=70%"]
+
+
+def test_a_budget_that_was_met_by_hand_already_is_no_step_short_of_it():
+    plan = cutback.plan(cutback.trace(chain((8, 8)), image()), budget="macs=90%", keep={"0": 2, "3": 2})
+    assert len(plan.notes) == 1
+    assert "already meets" in plan.notes[0]
+    assert "next permitted step" not in plan.notes[0]
 
 
 def test_min_channels_stay(graphs):
@@ -165,3 +179,21 @@ def test_nothing_to_prune_says_what_keeps_each_layer():
     graph = cutback.trace(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1)), image())
     with pytest.raises(NothingToPrune, match=r"0 .*network's output"):
         cutback.plan(graph, budget="macs=50%")
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ({"budget": "macs=50%", "round_to": 16}, "round_to=16"),
+        ({"budget": "macs=50%", "min_channels": 9}, "min_channels=9"),
+        ({"budget": "macs=50%", "round_to": 4, "min_channels": 5}, "round_to=4 with min_channels=5"),
+        ({"keep": {"0": 1.0}}, "keep (pattern '0')"),
+        ({"budget": "macs=50%", "ignore": "0"}, "ignored modules (pattern '0')"),
+    ],
+)
+def test_nothing_to_prune_names_the_option_that_leaves_nothing(given, names):
+    graph = cutback.trace(chain((8,)), image())
+    with pytest.raises(NothingToPrune) as raised:
+        cutback.plan(graph, **given)
+    assert f"0 whole because of {names}" in str(raised.value)
+    assert "output" not in str(raised.value)

@@ -121,6 +121,24 @@ def test_a_bad_result_names_the_score_and_the_group(values, says):
         cutback.plan(cutback.trace(chain(), image()), score=Given(values), budget="macs=50%")
 
 
+def test_a_score_may_be_given_as_its_class():
+    graph = cutback.trace(chain(), image())
+    assert cutback.plan(graph, score=L2, budget="macs=50%") == cutback.plan(graph, score="l2", budget="macs=50%")
+    with pytest.raises(UserMistake, match=r"score=Given is a class that cannot be made without arguments.*values"):
+        cutback.plan(graph, score=Given, budget="macs=50%")
+
+
+@pytest.mark.parametrize("score", [None, 3, [L1()]])
+def test_what_is_no_score_is_quoted(score):
+    with pytest.raises(UserMistake, match="is no score; write a name such as score='l1'"):
+        cutback.plan(cutback.trace(chain(), image()), score=score, budget="macs=50%")
+
+
+def test_a_score_that_returns_no_mapping_is_named():
+    with pytest.raises(InvalidScore, match="score Given gave NoneType; return a mapping"):
+        cutback.plan(cutback.trace(chain(), image()), score=Given(None), budget="macs=50%")
+
+
 def test_weights_that_are_not_numbers_are_named():
     model = chain()
     with torch.no_grad():

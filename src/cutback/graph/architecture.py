@@ -8,17 +8,18 @@ from torch import nn
 
 from cutback.graph.clone import state_tensors
 
-_WIDTHS = frozenset(
-    ("in_channels", "out_channels", "groups", "in_features", "out_features", "num_features", "num_parameters")
-)
 _PLAIN = (int, float, str, bool, tuple, type(None))
 
 
-def structure_hash(model: nn.Module) -> str:
-    """Hash everything about a model's modules but the sizes of their parameters.
+def structure_hash(model: nn.Module, changed: Mapping[str, Mapping[str, object]] | None = None) -> str:
+    """Hash everything about a model's modules but their parameters and buffers.
 
-    The tree of module paths and class names counts, and the settings (kernel sizes, strides) of torch's own layers;
-    widths, weights, mode and device do not.
+    The tree of module paths and class names counts, and the settings (widths, kernel sizes, strides) of torch's own
+    layers; mode and device do not.
+
+    Args:
+        model: the model.
+        changed: settings to be taken as changed, by module path and name.
     """
     lines: list[str] = []
     for path, module in model.named_modules():
@@ -27,8 +28,9 @@ def structure_hash(model: nn.Module) -> str:
             settings = {
                 name: value
                 for name, value in sorted(vars(module).items())
-                if isinstance(value, _PLAIN) and not name.startswith("_") and name not in _WIDTHS | {"training"}
+                if isinstance(value, _PLAIN) and not name.startswith("_") and name != "training"
             }
+            settings |= (changed or {}).get(path, {})
         lines.append(f"{path}:{type(module).__name__}:{json.dumps(settings, default=str)}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

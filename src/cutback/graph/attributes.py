@@ -1,12 +1,12 @@
 """Width attributes of torch's layers, which must follow the shapes of their parameters."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Size, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-Changes = list[tuple[str, str, object]]
+Changes = Sequence[tuple[str, str, int | tuple[int, ...]]]
 """Module path, attribute, new value."""
 
 
@@ -17,7 +17,7 @@ def attribute_changes(model: nn.Module, shapes: Mapping[str, Size]) -> Changes:
         model: the model, its own parameters of any shape.
         shapes: shapes the parameters and buffers are to have, by qualified name.
     """
-    changes: Changes = []
+    changes: list[tuple[str, str, int | tuple[int, ...]]] = []
     names = {id(tensor): name for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
     for path, module in model.named_modules():
         held = {**module._parameters, **module._buffers}
@@ -39,7 +39,7 @@ def set_attributes(model: nn.Module, changes: Changes) -> None:
         setattr(model.get_submodule(path), attribute, value)
 
 
-def _convolution(module: nn.Module, own: Mapping[str, Size]) -> dict[str, object]:
+def _convolution(module: nn.Module, own: Mapping[str, Size]) -> dict[str, int | tuple[int, ...]]:
     """A depthwise convolution keeps one group a channel; any other keeps its number of groups."""
     if "weight" not in own or not isinstance(module, _ConvNd):
         return {}
@@ -52,32 +52,34 @@ def _convolution(module: nn.Module, own: Mapping[str, Size]) -> dict[str, object
     return {"in_channels": second * groups, "out_channels": first, "groups": groups}
 
 
-def _linear(_: nn.Module, own: Mapping[str, Size]) -> dict[str, object]:
+def _linear(_: nn.Module, own: Mapping[str, Size]) -> dict[str, int | tuple[int, ...]]:
     return {"out_features": own["weight"][0], "in_features": own["weight"][1]} if "weight" in own else {}
 
 
-def _norm(_: nn.Module, own: Mapping[str, Size]) -> dict[str, object]:
+def _norm(_: nn.Module, own: Mapping[str, Size]) -> dict[str, int | tuple[int, ...]]:
     shape = own.get("weight", own.get("running_mean"))
     return {"num_features": shape[0]} if shape else {}
 
 
-def _layer_norm(_: nn.Module, own: Mapping[str, Size]) -> dict[str, object]:
+def _layer_norm(_: nn.Module, own: Mapping[str, Size]) -> dict[str, int | tuple[int, ...]]:
     return {"normalized_shape": tuple(own["weight"])} if "weight" in own else {}
 
 
-def _group_norm(_: nn.Module, own: Mapping[str, Size]) -> dict[str, object]:
+def _group_norm(_: nn.Module, own: Mapping[str, Size]) -> dict[str, int | tuple[int, ...]]:
     return {"num_channels": own["weight"][0]} if "weight" in own else {}
 
 
-def _embedding(_: nn.Module, own: Mapping[str, Size]) -> dict[str, object]:
+def _embedding(_: nn.Module, own: Mapping[str, Size]) -> dict[str, int | tuple[int, ...]]:
     return {"embedding_dim": own["weight"][1]} if "weight" in own else {}
 
 
-def _prelu(_: nn.Module, own: Mapping[str, Size]) -> dict[str, object]:
+def _prelu(_: nn.Module, own: Mapping[str, Size]) -> dict[str, int | tuple[int, ...]]:
     return {"num_parameters": own["weight"][0]}
 
 
-_RULES: tuple[tuple[type[nn.Module], Callable[[nn.Module, Mapping[str, Size]], dict[str, object]]], ...] = (
+_RULES: tuple[
+    tuple[type[nn.Module], Callable[[nn.Module, Mapping[str, Size]], dict[str, int | tuple[int, ...]]]], ...
+] = (
     (_ConvNd, _convolution),
     (nn.Linear, _linear),
     (_NormBase, _norm),

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from torch import fx
 
+from cutback.errors import CaptureError
+from cutback.graph.capture import module_path
 from cutback.graph.graph import Graph
 from cutback.graph.groups import couple
 from cutback.graph.interpret import Assumption
@@ -22,6 +24,9 @@ def resolved(graph: Graph, assumptions: Sequence[Assumption]) -> Graph:
     Args:
         graph: the traced model.
         assumptions: what was assumed while labelling it.
+
+    Raises:
+        CaptureError: the narrower model fails whatever stays.
     """
     refused: dict[fx.Node, str] = {}
     while assumptions and graph.groups:
@@ -29,7 +34,14 @@ def resolved(graph: Graph, assumptions: Sequence[Assumption]) -> Graph:
             for probe in _probes(graph):
                 second_pass(graph, probe)
         except Illegal as failure:
-            blamed = _blamed(failure.node, [a for a in assumptions if a.node not in refused])
+            open_questions = [a for a in assumptions if a.node not in refused]
+            blamed = _blamed(failure.node, open_questions)
+            if not blamed and failure.node in refused:  # what fails depends on more than its inputs: fail closed
+                blamed = open_questions
+                if not blamed:
+                    raise CaptureError(
+                        f"{module_path(failure.node) or '(model)'}: {failure}; no size explains it"
+                    ) from failure
             refused |= {assumption.node: assumption.boundary.reason for assumption in blamed}
             if not blamed:
                 refused[failure.node] = "the model's code fixes a size that meets these channels here"

@@ -1,14 +1,18 @@
 """Recording a model's forward pass as an ATen graph with composite operators whole."""
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
+from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torch.fx.node import map_arg
 from torch.overrides import TorchFunctionMode
 
 from cutback.errors import CaptureError, DataDependentControlFlow
@@ -48,9 +52,35 @@ class Capture:
         """The nodes of the results: the model's outputs, then every module's."""
         return next(iter(reversed(self.module.graph.nodes))).args[0]
 
+    def execute(
+        self,
+        states: Mapping[str, Tensor],
+        inputs: Inputs,
+        call: Callable[[fx.Node, Sequence[object], Mapping[str, object]], object],
+    ) -> list[Tensor]:
+        """Execute the graph, each call by ``call(node, arguments, keyword arguments)``; return all results."""
+        given = iter([*(states[name] for name in self.states), *inputs.tensors()])
+        values: dict[fx.Node, object] = {}
+        for node in self.nodes:
+            if node.op == "placeholder":
+                values[node] = next(given)
+            elif node.op == "get_attr":
+                values[node] = getattr(self.module, str(node.target))
+            elif node.op == "call_function":
+                args, kwargs = map_arg((node.args, node.kwargs), lambda source: values[source])  # type: ignore[arg-type]
+                values[node] = call(node, args, kwargs)
+        return [values[result] for result in self.results]  # type: ignore[misc]
+
     def run(self, states: Mapping[str, Tensor], inputs: Inputs) -> list[Tensor]:
         """Execute the graph on the given states and inputs (of the recorded shapes); return all results."""
         return self.module(*(states[name] for name in self.states), *inputs.tensors())
+
+
+def operator_of(node: fx.Node) -> str:
+    """Return the name of the operator a node calls, without the in-place underscore: ``aten::relu``."""
+    if isinstance(node.target, OpOverload):
+        return node.target._schema.name.rstrip("_")
+    return getattr(node.target, "__name__", str(node.target))
 
 
 def module_path(node: fx.Node) -> str:
@@ -72,8 +102,7 @@ class ModuleRecorder:
 
     def __init__(self, clone: nn.Module) -> None:
         self.returned: list[tuple[str, Tensor]] = []
-        self._root = type(clone)
-        self._running: list[tuple[str, type[nn.Module]]] = [("", self._root)]
+        self._running: list[tuple[str, type[nn.Module]]] = [("", type(clone))]
         for path, module in clone.named_modules():
             if path:
                 module.register_forward_pre_hook(lambda module, _, path=path: self._enter(path, type(module)))
@@ -83,11 +112,6 @@ class ModuleRecorder:
     def running(self) -> str:
         """Path of the module that runs now, or in which an exception was raised."""
         return self._running[-1][0]
-
-    def reset(self) -> None:
-        """Forget everything, before another forward pass."""
-        self.returned.clear()
-        self._running = [("", self._root)]
 
     def _enter(self, path: str, kind: type[nn.Module]) -> None:
         self._label_new_nodes()
@@ -106,6 +130,18 @@ class ModuleRecorder:
             if _MODULE in node.meta:
                 break
             node.meta[_MODULE], node.meta[_KIND] = self._running[-1]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence torch's own log of failing shapes: the error that is raised says it all."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _check_sizes(module: fx.GraphModule) -> None:
@@ -191,11 +227,10 @@ def capture(model: nn.Module, inputs: Inputs, *, training: bool, reached: list[s
         counts.append(len(outputs))
         return [*outputs, *(tensor for _, tensor in recorder.returned)]
 
-    devices = [tensor.device for tensor in [*states.values(), *inputs.tensors()]]
     try:
-        with random_state_kept(devices), torch.inference_mode(mode=False), torch.enable_grad(), DropoutOff():
+        with random_state_kept(), _quiet(), torch.inference_mode(mode=False), torch.enable_grad(), DropoutOff():
             # Detached states are leaves without history: in-place operators on them are as legal as on buffers.
-            module = make_fx(forward, tracing_mode="fake", pre_dispatch=True)(
+            module = make_fx(forward, tracing_mode="fake", pre_dispatch=True, _allow_non_fake_inputs=True)(
                 *(ordinary(tensor).requires_grad_(tensor.requires_grad) for tensor in states.values()),
                 *(ordinary(tensor) for tensor in inputs.tensors()),
             )

@@ -2,8 +2,9 @@
 
 import copy
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,8 +12,10 @@ from torch import Tensor, nn
 
 from cutback.errors import CaptureError
 
+Model = TypeVar("Model", bound=nn.Module)
 
-def structural_clone(model: nn.Module) -> nn.Module:
+
+def structural_clone(model: Model) -> Model:
     """Copy every module of ``model`` but none of its tensors: parameters and buffers are shared.
 
     Caches, counters and attributes that a forward pass writes land on the copy.
@@ -51,14 +54,21 @@ def own_tensors(model: nn.Module, values: Mapping[str, Tensor]) -> None:
     fresh: dict[int, Tensor] = {}
     for name, tensor in state_tensors(model).items():
         value = values[name]
-        fresh[id(tensor)] = (
-            nn.Parameter(value, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
-        )
+        if isinstance(tensor, nn.Parameter):
+            value = nn.Parameter(value.detach(), requires_grad=tensor.requires_grad)
+        fresh[id(tensor)] = value
     for module in model.modules():
         for held in (module._parameters, module._buffers):
             for name, tensor in held.items():
                 if tensor is not None:
                     held[name] = fresh[id(tensor)]  # type: ignore[assignment]
+
+
+def independent_copy(model: Model) -> Model:
+    """Copy a model with its values, also where torch cannot (weight norm leaves computed tensors on the module)."""
+    clone = structural_clone(model)
+    own_tensors(clone, {name: tensor.detach().clone() for name, tensor in state_tensors(model).items()})
+    return clone
 
 
 def state_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -86,9 +96,9 @@ def set_training(model: nn.Module, training: bool | Mapping[str, bool]) -> dict[
 
 
 @contextmanager
-def random_state_kept(devices: Iterable[torch.device] = ()) -> Iterator[None]:
-    """Restore the random states of Python, NumPy and torch (CPU and the CUDA devices among ``devices``) on exit."""
-    cuda = sorted({device.index or 0 for device in devices if device.type == "cuda"})
+def random_state_kept() -> Iterator[None]:
+    """Restore the random states of Python, NumPy and torch (CPU and all CUDA devices in use) on exit."""
+    cuda = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 (the user's global state is what is kept)
     try:
         with torch.random.fork_rng(devices=cuda):

@@ -27,12 +27,15 @@ class Slot:
         state: qualified name.
         dimension: the dimension that is sliced.
         role: what a slice is: ``filter`` (output channel of a contraction), ``column`` (input channel of one),
-            ``depthwise`` (both at once), ``bias``, ``norm`` or ``element``.
+            ``depthwise`` (both at once), ``bias``, ``norm`` or ``element``. Tied weights may play several; this is the
+            first.
+        consumes: whether its slices are columns wherever else the weight is used.
     """
 
     state: str
     dimension: int
     role: str
+    consumes: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,10 +111,10 @@ class Group:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Paths of the layers that produce the group's channels."""
+        """Paths of the layers that produce the group's channels; names of parameters that the model itself holds."""
         roles = ("filter", "depthwise")
         producers = [slot for slot in self.slices if slot.role in roles] or list(self.slices)
-        return tuple(dict.fromkeys(layer_of(slot.state) for slot in producers))
+        return tuple(dict.fromkeys(layer_of(slot.state) or slot.state for slot in producers))
 
 
 @dataclass(frozen=True)

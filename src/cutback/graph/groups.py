@@ -51,7 +51,8 @@ def couple(
         assumption
         for labelling in labelled
         for assumption in labelling.assumptions
-        if (group_of[components[assumption.labels.unique().numpy()]] != _UNASSIGNED).any()
+        if (labels := assumption.labels.unique().numpy()).max(initial=NONE) == NONE
+        or (group_of[components[labels]] != _UNASSIGNED).any()
     ]
     graph = Graph(
         model=model,
@@ -81,8 +82,8 @@ def _narrowed(labels: Tensor) -> Tensor:
 def _slots(states: StateLabels, components: NDArray[np.int64]) -> tuple[dict[Slot, NDArray[np.int64]], set[int]]:
     """Return the component of each slice of each state, and the components no single dimension of a state follows."""
     slots = {
-        Slot(name, dimension, states.roles[name, dimension]): components[vector.numpy()]
-        for (name, dimension), vector in states.vectors.items()
+        Slot(*key, states.roles[key], key in states.consumed): components[vector.numpy()]
+        for key, vector in states.vectors.items()
     }
     scattered: set[int] = set()
     for name, elements in states.elements.items():
@@ -158,8 +159,8 @@ def _name(members: Sequence[Slot]) -> str:
     for role in _PRODUCERS:
         for slot in members:
             if slot.role == role:
-                return layer_of(slot.state)
-    return layer_of(members[0].state)
+                return layer_of(slot.state) or slot.state
+    return layer_of(members[0].state) or members[0].state
 
 
 def _kept_layers(
@@ -172,7 +173,9 @@ def _kept_layers(
         if slot.role in ("filter", "depthwise") and len(stay):
             reasons = dict.fromkeys(kept[int(c)] for c in np.unique(stay) if int(c) in kept)
             lone = Boundary("group", "", "its only unit; one channel stays everywhere")
-            found.append(KeptLayer(layer_of(slot.state), len(stay), len(vector), tuple(reasons) or (lone,)))
+            found.append(
+                KeptLayer(layer_of(slot.state) or slot.state, len(stay), len(vector), tuple(reasons) or (lone,))
+            )
     return tuple(found)
 
 

@@ -75,11 +75,6 @@ class Inputs:
         positional, keyword = pytree.tree_map_only(Tensor, function, (self.positional, self.keyword))
         return Inputs(positional, keyword)
 
-    @property
-    def batch_size(self) -> int:
-        """Length of the first dimension of the first tensor that has one (1 where none has)."""
-        return next((tensor.shape[0] for tensor in self.tensors() if tensor.dim()), 1)
-
     def doubled_batch(self) -> "Inputs":
         """Return the inputs with a batch of one followed by a second, different sample.
 

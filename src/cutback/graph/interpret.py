@@ -3,14 +3,15 @@
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import UnionType
 from typing import TypeVar
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch._ops import OpOverload
 from torch.fx.node import map_arg
 
-from cutback.graph.capture import Capture, module_path
+from cutback.graph.capture import Capture, module_kind, module_path, operator_of
 from cutback.graph.labels import NONE, Boundary, LabelStore, spread
 from cutback.graph.states import State, StateLabels
 from cutback.registry import Registry
@@ -69,6 +70,7 @@ class Trail:
         tied: the labels it tied to slices of states.
         results: the labels it gave to the results.
         mixed: the arguments that are mixed across channels.
+        widths: attributes of the running module that hold widths: path, name, and the labels along each dimension.
     """
 
     refused: bool = False
@@ -77,11 +79,12 @@ class Trail:
     tied: list[Tensor] = field(default_factory=list)
     results: list[Tensor] = field(default_factory=list)
     mixed: list[Mixing] = field(default_factory=list)
+    widths: list[tuple[str, str, tuple[Tensor, ...]]] = field(default_factory=list)
 
     def restart(self) -> None:
         """Forget what a rule did before it refused the call."""
         self.refused = True
-        for noted in (self.issued, self.decided, self.tied, self.mixed):
+        for noted in (self.issued, self.decided, self.tied, self.mixed, self.widths):
             noted.clear()
 
 
@@ -183,6 +186,17 @@ class Call:
         """Note that an argument is mixed across channels, see ``Mixing``."""
         self.trail.mixed.append(Mixing(argument, labels, tuple(dimensions), restored))
 
+    def width(self, kinds: type[nn.Module] | UnionType, attribute: str, *along: Tensor) -> None:
+        """Note that an attribute of the running module, if it is of these kinds, holds widths.
+
+        Args:
+            kinds: classes of torch that have the attribute.
+            attribute: its name; an integer, or a tuple of as many as there are label vectors.
+            along: the labels along each dimension the attribute gives the size of.
+        """
+        if issubclass(module_kind(self.node), kinds):
+            self.trail.widths.append((module_path(self.node), attribute, along))
+
     def fresh(self) -> Tensor:
         """Return a new label, shape ``(1,)``."""
         self.trail.issued.append(self.store.fresh(1))
@@ -196,6 +210,11 @@ class Call:
     def keep(self, labels: Tensor, reason: str) -> None:
         """Keep the channels behind ``labels`` because of this call."""
         self.store.keep(labels, self.boundary(reason))
+
+    def keep_state(self, state: State, reason: str) -> None:
+        """Keep a parameter or buffer whole because of this call."""
+        for labels in self.states.all_of(state):
+            self.keep(labels, reason)
 
     def assume(self, labels: Tensor, reason: str) -> None:
         """Take a size of this call to follow the cut of ``labels``; ``reason`` is used if it does not."""
@@ -309,6 +328,9 @@ def _label_call(call: Call, refusal: str | None) -> Labels:
     except Refused as reason:
         call.trail.restart()
         return stop(call, str(reason))
+    except (RuntimeError, IndexError, TypeError, ValueError, KeyError) as error:  # fail closed: a case no rule foresaw
+        call.trail.restart()
+        return stop(call, f"its rule cannot follow this call ({type(error).__name__}: {error})".partition("\n")[0])
 
 
 def rule_for(node: fx.Node) -> Rule:
@@ -328,18 +350,10 @@ def stop(call: Call, reason: str) -> Labels:
     for value in call.arguments.values():
         for item in value if isinstance(value, list | tuple) else [value]:
             if isinstance(item, State):
-                for labels in call.states.all_of(item):
-                    call.keep(labels, reason)
+                call.keep_state(item, reason)
             elif isinstance(item, Tensor):
                 call.keep(item, reason)
     return call.kept_result(reason)
-
-
-def operator_of(node: fx.Node) -> str:
-    """Return an operator's name without the in-place underscore."""
-    if isinstance(node.target, OpOverload):
-        return node.target._schema.name.rstrip("_")
-    return getattr(node.target, "__name__", str(node.target))
 
 
 def _bind(node: fx.Node, environment: dict[fx.Node, Labels]) -> dict[str, object]:

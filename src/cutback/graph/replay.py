@@ -6,6 +6,7 @@ kept labels. The order in which they arrive at a state is the order its slices m
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import UnionType
 
 import numpy as np
 import torch
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Size, Tensor, fx, nn
 
 from cutback.errors import CaptureError
-from cutback.graph.attributes import attribute_changes, set_attributes
-from cutback.graph.capture import Capture, capture
+from cutback.graph.attributes import Changes, set_attributes
+from cutback.graph.capture import Capture, capture, operator_of
 from cutback.graph.clone import own_tensors, state_tensors, structural_clone
 from cutback.graph.interpret import (
     Call,
@@ -24,7 +25,6 @@ from cutback.graph.interpret import (
     Refused,
     Trail,
     labels_in,
-    operator_of,
     rule_for,
     run_on_labels,
 )
@@ -33,6 +33,9 @@ from cutback.graph.states import State, StateLabels
 
 Orders = dict[tuple[str, int], NDArray[np.int64]]
 """For a state and a dimension, the indices that stay, in the order they must have."""
+
+
+_ARITHMETIC = frozenset(("add", "sub", "rsub", "mul", "div", "floor_divide", "pow", "remainder"))
 
 
 class Illegal(Exception):
@@ -136,6 +139,9 @@ class _ReplayedCall(Call):
     def mix(self, argument: str, labels: Tensor, dimensions: Sequence[int], *, restored: bool) -> None:
         pass
 
+    def width(self, kinds: type[nn.Module] | UnionType, attribute: str, *along: Tensor) -> None:
+        pass
+
     def fresh(self) -> Tensor:
         return next(self._issued)
 
@@ -143,6 +149,9 @@ class _ReplayedCall(Call):
         return next(self._decided, found)  # type: ignore[return-value]
 
     def keep(self, labels: Tensor, reason: str) -> None:
+        pass
+
+    def keep_state(self, state: State, reason: str) -> None:
         pass
 
     def assume(self, labels: Tensor, reason: str) -> None:
@@ -167,28 +176,36 @@ def positions(before: NDArray[np.int64], after: NDArray[np.int64]) -> NDArray[np
     return result
 
 
-def narrowed_capture(model: nn.Module, whole: Capture, shapes: Mapping[str, Size]) -> Capture:
+def narrowed_capture(model: nn.Module, whole: Capture, shapes: Mapping[str, Size], changes: Changes) -> Capture:
     """Capture a model with narrower states, whose values do not matter.
 
     Args:
         model: the whole model.
         whole: its capture, for the mode and the inputs.
         shapes: the shapes of all states, by qualified name.
+        changes: the width attributes that change.
 
     Raises:
         Illegal: the forward pass fails; carries the whole model's call at which it does.
     """
     clone = structural_clone(model)
     states = state_tensors(clone)
-    set_attributes(clone, attribute_changes(clone, shapes))
+    set_attributes(clone, changes)
     values = {name: t if shapes[name] == t.shape else t.new_empty(shapes[name]) for name, t in states.items()}
     own_tensors(clone, values)
     reached: list[str] = []
     try:
         return capture(clone, whole.inputs, training=whole.training, reached=reached)
     except CaptureError as error:
-        calls = [node for node in whole.nodes if node.op == "call_function"]
-        raise Illegal(calls[min(len(reached), len(calls) - 1)], str(error)) from error
+        raise Illegal(_call_after(whole, reached), str(error)) from error
+
+
+def _call_after(whole: Capture, reached: Sequence[str]) -> fx.Node:
+    """Return the call of the whole model's graph that follows those recorded before a failure."""
+    calls = [node for node in whole.nodes if node.op == "call_function"]
+    names = set(reached)
+    last = max((number for number, node in enumerate(calls) if node.name in names), default=-1)
+    return calls[min(last + 1, len(calls) - 1)]
 
 
 def replay(
@@ -223,6 +240,7 @@ def replay(
         original, trail = next(waiting)
         call = _ReplayedCall(node, arguments, value, kept_states, kept, trail, orders)
         try:
+            _check_numbers(original, node)
             result = call.kept_result("") if trail.refused else rule_for(node)(call)
             _check_own(trail.results, labels_in(result), kept)
         except (Refused, RuntimeError, IndexError, StopIteration) as reason:
@@ -233,6 +251,14 @@ def replay(
         return next(fixed)
 
     return run_on_labels(narrow, kept_states, apply, one)
+
+
+def _check_numbers(original: fx.Node, node: fx.Node) -> None:
+    """Check that arithmetic with a number still uses the same number: a width in it would change what is computed."""
+    if operator_of(node).partition("::")[2] in _ARITHMETIC:
+        was, now = ([arg for arg in call.args if isinstance(arg, int | float)] for call in (original, node))
+        if was != now:
+            raise Refused(f"computes with {was[0]}, which changes with the width")
 
 
 def _check_own(before: Sequence[Tensor], after: Sequence[Tensor], kept: KeptLabels) -> None:

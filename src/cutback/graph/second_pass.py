@@ -1,11 +1,12 @@
 """Checking a cut on labels before it is planned, and finding the order of what stays."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Size, Tensor
 
+from cutback.graph.attributes import Changes, attribute_changes
 from cutback.graph.clone import state_tensors
 from cutback.graph.graph import Graph
 from cutback.graph.replay import KeptLabels, Orders, narrowed_capture, replay
@@ -30,6 +31,26 @@ def narrowed_shapes(graph: Graph, orders: Orders) -> dict[str, Size]:
     return {name: Size(shape) for name, shape in shapes.items()}
 
 
+def changed_attributes(graph: Graph, shapes: Mapping[str, Size], kept: Sequence[NDArray[np.bool_]]) -> Changes:
+    """Return the width attributes of torch's layers that change with a cut.
+
+    Args:
+        graph: the traced model.
+        shapes: the shapes of all states after the cut.
+        kept: for each group which units stay.
+    """
+    changes = {(path, attribute): value for path, attribute, value in attribute_changes(graph.model, shapes)}
+    labels = kept_labels(graph, kept)
+    for labelling in graph.coupling.labellings:
+        for path, attribute, along in (width for trail in labelling.trails for width in trail.widths):
+            sizes = tuple(int(labels.mask(vector).sum()) for vector in along)
+            held = getattr(graph.model.get_submodule(path), attribute)
+            value = sizes if isinstance(held, tuple) else sizes[0]
+            if held != value:
+                changes[path, attribute] = value
+    return [(path, attribute, value) for (path, attribute), value in changes.items()]
+
+
 def second_pass(graph: Graph, kept: Sequence[NDArray[np.bool_]]) -> tuple[Orders, list[list[Tensor]]]:
     """Capture the narrowed model and run it on the labels that stay, in each mode.
 
@@ -45,10 +66,11 @@ def second_pass(graph: Graph, kept: Sequence[NDArray[np.bool_]]) -> tuple[Orders
     """
     orders = natural_orders(graph, kept)
     shapes = narrowed_shapes(graph, orders)
+    changes = changed_attributes(graph, shapes, kept)
     labels = kept_labels(graph, kept)
     found: Orders = {}
     results: list[list[Tensor]] = []
     for whole, labelling in zip(graph.captures, graph.coupling.labellings, strict=True):
-        narrow = narrowed_capture(graph.model, whole, shapes)
+        narrow = narrowed_capture(graph.model, whole, shapes, changes)
         results.append(replay(whole, narrow, labelling, graph.coupling.states, labels, found))
     return {**orders, **found}, results

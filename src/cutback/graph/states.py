@@ -29,6 +29,7 @@ class StateLabels:
         self.vectors: dict[tuple[str, int], Tensor] = {}
         self.elements: dict[str, Tensor] = {}
         self.roles: dict[tuple[str, int], str] = {}
+        self.consumed: set[tuple[str, int]] = set()
 
     def vector(self, state: State, dimension: int, role: str) -> Tensor:
         """Return the labels of the slices of a state along one dimension; shape ``(state.shape[dimension],)``.
@@ -42,6 +43,8 @@ class StateLabels:
         if key not in self.vectors:
             self.vectors[key] = self._store.fresh(state.shape[dimension])
             self.roles[key] = role
+        if role == "column":
+            self.consumed.add(key)
         return self.vectors[key]
 
     def each(self, state: State) -> Tensor | None:

@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 
 from cutback.graph.capture import Capture, capture
 from cutback.graph.inputs import Inputs
+from cutback.measure.batch import samples
 
 _CONVOLUTIONS = {f"aten::conv{n}d" for n in (1, 2, 3)}
 _TRANSPOSED = {f"aten::conv_transpose{n}d" for n in (1, 2, 3)}
@@ -34,7 +35,7 @@ class MacTerm:
 def mac_terms(recorded: Capture) -> list[MacTerm]:
     """Return the MACs of each contraction of a captured forward pass."""
     states = dict(zip(recorded.nodes, recorded.states, strict=False))
-    batch = recorded.inputs.batch_size
+    batch = samples(recorded)
     terms: list[MacTerm] = []
     for node in recorded.nodes:
         name = getattr(getattr(node.target, "_schema", None), "name", "")

@@ -63,8 +63,10 @@ def parse_budgets(written: str | Sequence[str] | None) -> tuple[Budget, ...]:
         >>> [str(budget) for budget in parse_budgets(["macs=50%", "params=3M"])]
         ['macs=50%', 'params=3000000']
     """
-    texts = [] if written is None else [written] if isinstance(written, str) else list(written)
-    budgets = tuple(_parse(str(text)) for text in texts)
+    texts = () if written is None else (written,) if isinstance(written, str) else written
+    if not isinstance(texts, Sequence):
+        raise InvalidBudget(f"cannot read the budget {written!r}; {_HOW}")
+    budgets = tuple(_parse(text) for text in texts)
     quantities = [budget.quantity for budget in budgets]
     twice = next((quantity for quantity in quantities if quantities.count(quantity) > 1), None)
     if twice:
@@ -72,8 +74,10 @@ def parse_budgets(written: str | Sequence[str] | None) -> tuple[Budget, ...]:
     return budgets
 
 
-def _parse(text: str) -> Budget:
-    match = _WRITTEN.fullmatch(text)
+def _parse(text: object) -> Budget:
+    if isinstance(text, str) and re.match(r"\s*latency\b", text):
+        raise InvalidBudget(f"budget {text!r}: latency budgets are not available yet; {_HOW}")
+    match = _WRITTEN.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         raise InvalidBudget(f"cannot read the budget {text!r}; {_HOW}")
     quantity, number, unit = match.groups()

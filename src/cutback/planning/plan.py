@@ -10,6 +10,10 @@ from cutback.errors import ArchitectureMismatch, CorruptFile, UnsupportedVersion
 PLAN_VERSION = 1
 
 
+Width = int | tuple[int, ...]
+"""The value of a width attribute such as ``out_channels`` or ``normalized_shape``."""
+
+
 @dataclass(frozen=True)
 class Kept:
     """What stays along one dimension.
@@ -59,6 +63,7 @@ class Plan:
         result: hash of the architecture it leads to.
         groups: what stays of each group.
         slices: for each parameter or buffer that is cut, what stays along each cut dimension.
+        attributes: for each module path, width attributes and the values they take.
         costs: ``macs`` (batch 1) and ``params``.
         budgets: the budgets it was made for, as written.
         notes: what a user should know about how the budgets were met.
@@ -68,6 +73,7 @@ class Plan:
     result: str
     groups: tuple[PlannedGroup, ...]
     slices: Mapping[str, Mapping[int, Kept]]
+    attributes: Mapping[str, Mapping[str, Width]]
     costs: Mapping[str, Cost]
     budgets: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -75,6 +81,8 @@ class Plan:
     def __post_init__(self) -> None:
         frozen = {name: MappingProxyType(dict(dimensions)) for name, dimensions in self.slices.items()}
         object.__setattr__(self, "slices", MappingProxyType(frozen))
+        attributes = {path: MappingProxyType(dict(values)) for path, values in self.attributes.items()}
+        object.__setattr__(self, "attributes", MappingProxyType(attributes))
         object.__setattr__(self, "costs", MappingProxyType(dict(self.costs)))
 
     def __hash__(self) -> int:
@@ -99,10 +107,12 @@ class Plan:
             for dimension, kept in dimensions.items():
                 first = slices.setdefault(name, {}).get(dimension, Kept(kept.total, tuple(range(kept.total))))
                 slices[name][dimension] = Kept(first.total, tuple(first.indices[index] for index in kept.indices))
+        paths = dict.fromkeys([*self.attributes, *other.attributes])
+        attributes = {path: {**self.attributes.get(path, {}), **other.attributes.get(path, {})} for path in paths}
         costs = {name: Cost(cost.before, other.costs[name].after) for name, cost in self.costs.items()}
         groups = _composed(self.groups, other.groups)
         budgets, notes = self.budgets + other.budgets, self.notes + other.notes
-        return Plan(self.architecture, other.result, groups, slices, costs, budgets, notes)
+        return Plan(self.architecture, other.result, groups, slices, attributes, costs, budgets, notes)
 
     def to_json(self) -> str:
         """Return the plan as JSON text with a format version; equal index lists are written once."""
@@ -134,6 +144,7 @@ class Plan:
             "costs": {name: [cost.before, cost.after] for name, cost in self.costs.items()},
             "groups": groups,
             "slices": slices,
+            "attributes": {path: dict(values) for path, values in self.attributes.items()},
             "indices": list(pool),
         }
         return json.dumps(document, separators=(",", ":"))
@@ -169,10 +180,14 @@ class Plan:
                 name: {int(dimension): Kept(int(total), pool[number]) for dimension, (total, number) in found.items()}
                 for name, found in document["slices"].items()
             }
+            attributes = {
+                path: {name: _width(value) for name, value in values.items()}
+                for path, values in document["attributes"].items()
+            }
             costs = {name: _cost(pair) for name, pair in document["costs"].items()}
             budgets, notes = tuple(document["budgets"]), tuple(document["notes"])
             architecture, result = (bytes.fromhex(document[name]).hex() for name in ("architecture", "result"))
-            return cls(architecture, result, groups, slices, costs, budgets, notes)
+            return cls(architecture, result, groups, slices, attributes, costs, budgets, notes)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise CorruptFile(f"the plan lacks or garbles a part ({type(error).__name__}: {error})") from error
 
@@ -190,6 +205,15 @@ class Plan:
         for name, cost in self.costs.items():
             lines.append(f"{name}: {cost.before:,} -> {cost.after:,} ({cost.after / max(cost.before, 1):.1%})")
         return "\n".join([*lines, *self.notes])
+
+
+def _width(value: object) -> Width:
+    """Read a width attribute's value."""
+    if isinstance(value, list):
+        return tuple(int(size) for size in value)
+    if type(value) is not int:
+        raise ValueError(f"a width is {value!r}")
+    return value
 
 
 def _cost(pair: Sequence[int]) -> Cost:

@@ -30,19 +30,17 @@ class Choice:
     widths: tuple[int, ...]
 
 
-def permitted_widths(units: int, *, step: int = 1, lowest: int = 1, most: int | None = None) -> tuple[int, ...]:
+def permitted_widths(units: int, narrower: Sequence[int], most: int | None = None) -> tuple[int, ...]:
     """Return the permitted widths of a group, falling.
 
     Args:
         units: how many units it has; staying whole is always permitted unless ``most`` forbids it.
-        step: widths below are multiples of this.
-        lowest: at least so many stay.
+        narrower: the other permitted widths, falling.
         most: at most so many stay, if any permitted width is that low; else the lowest permitted one is all there is.
     """
-    lowest = max(lowest, step, 1)
-    widths = [units, *(width for width in range(units - units % step, lowest - 1, -step) if width < units)]
+    widths = (units, *narrower)
     if most is None:
-        return tuple(widths)
+        return widths
     return tuple(width for width in widths if width <= most) or (widths[-1],)
 
 
@@ -166,11 +164,11 @@ def best_units(scores: NDArray[np.float64], keep: int) -> tuple[int, ...]:
     return tuple(sorted(order[:keep].tolist()))
 
 
-def require_groups(choices: Sequence[Choice], reasons: str) -> None:
-    """Refuse to plan where nothing can go.
+def require_groups(choices: Sequence[Choice], reasons: Callable[[], str]) -> None:
+    """Refuse to plan where nothing can go; ``reasons`` says what keeps it.
 
     Raises:
         NothingToPrune: no group has more than one permitted width.
     """
     if all(choice.widths == (len(choice.scores),) for choice in choices):
-        raise NothingToPrune(f"no channel of this model may be removed: {reasons}")
+        raise NothingToPrune(f"no channel of this model may be removed: {reasons()}")

@@ -1,14 +1,14 @@
 """What a score is, the table of scores by name, and the checks every score's result passes."""
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cutback.errors import InvalidScore
+from cutback.errors import InvalidScore, UserMistake
 from cutback.graph.graph import Graph, Group
 from cutback.registry import Registry
 
@@ -43,26 +43,29 @@ def filter_slices(group: Group, states: Mapping[str, Tensor]) -> list[tuple[Tens
     ]
 
 
-def score_groups(graph: Graph, score: str | Score) -> list[NDArray[np.float64]]:
+def score_groups(graph: Graph, score: str | Score | type[Score]) -> list[NDArray[np.float64]]:
     """Score a graph's groups and check the result.
 
     Args:
         graph: the traced model.
-        score: a registered name or a score.
+        score: a registered name, a score, or the class of one that needs no arguments.
 
     Returns:
         For each group the scores of its units, shape ``(units,)``.
 
     Raises:
+        UserMistake: it is something else.
         UnknownName: no score has that name.
         InvalidScore: a group has no score, one of another shape, or one that is not finite.
     """
     for name, parameter in graph.model.named_parameters():
         if not bool(parameter.detach().isfinite().all()):
             raise InvalidScore(f"{name} holds NaN or infinity; load sound weights")
-    rate = scores.get(score)() if isinstance(score, str) else score
-    label = score if isinstance(score, str) else type(score).__name__
-    rated = rate(graph)
+    rate = _ready(score)
+    label = score if isinstance(score, str) else type(rate).__name__
+    rated: object = rate(graph)
+    if not isinstance(rated, Mapping):
+        raise InvalidScore(f"score {label} gave {type(rated).__name__}; return a mapping from groups to tensors")
     result: list[NDArray[np.float64]] = []
     for group in graph.groups:
         if group.name not in rated:
@@ -79,3 +82,20 @@ def score_groups(graph: Graph, score: str | Score) -> list[NDArray[np.float64]]:
             raise InvalidScore(f"score {label} of group {group.name} is not finite; check the score")
         result.append(values.numpy())
     return result
+
+
+def _ready(score: str | Score | type[Score]) -> Score:
+    """Return a score that can be called with a graph."""
+    if isinstance(score, str):
+        return scores.get(score)()
+    made: object = score
+    if isinstance(score, type):
+        try:
+            made = score()
+        except TypeError as error:
+            raise UserMistake(
+                f"score={score.__name__} is a class that cannot be made without arguments ({error}); pass an instance"
+            ) from error
+    if not callable(made):
+        raise UserMistake(f"score={score!r} is no score; write a name such as score='l1', or pass a score")
+    return cast("Score", made)

@@ -26,7 +26,8 @@ def kept_part(tensor: Tensor, owners: UnitMap, kept: list[NDArray[np.bool_]]) ->
 def relative_error(expected: Tensor, found: Tensor) -> float:
     """Return the largest difference over the largest magnitude, the latter at least 0.01.
 
-    Infinite where shapes differ or only one of the two is finite.
+    Infinite where shapes differ, where something is not a number (of two such values nothing can be said), and where
+    infinities (masks) are not the same.
     """
     if expected.shape != found.shape:
         return float("inf")
@@ -35,7 +36,7 @@ def relative_error(expected: Tensor, found: Tensor) -> float:
     if expected.numel() == 0:
         return 0.0
     finite = expected.isfinite()
-    if not torch.equal(finite, found.isfinite()):
+    if not torch.equal(finite, found.isfinite()) or not torch.equal(expected[~finite], found[~finite]):
         return float("inf")
     expected, found = expected.masked_fill(~finite, 0), found.masked_fill(~finite, 0)
     scale = float(expected.abs().max())

@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, fx
-from torch.fx.node import map_arg
 
-from cutback.graph.capture import Capture
+from cutback.graph.capture import Capture, operator_of
 from cutback.graph.graph import Graph
 from cutback.graph.inputs import Inputs
 
@@ -49,7 +48,7 @@ def well_conditioned(graph: Graph, states: Mapping[str, Tensor], generator: torc
     return result
 
 
-def awakened(recorded: Capture, states: Mapping[str, Tensor], inputs: Inputs) -> dict[str, Tensor]:
+def awakened(recorded: Capture, states: Mapping[str, Tensor], inputs: Inputs) -> tuple[dict[str, Tensor], bool]:
     """Return states under which no channel is dead: each is positive somewhere wherever it leaves a layer.
 
     Of two channels that a rectifier turns to zero everywhere, one could stand for the other unnoticed. The graph is run
@@ -60,24 +59,19 @@ def awakened(recorded: Capture, states: Mapping[str, Tensor], inputs: Inputs) ->
         recorded: a captured forward pass.
         states: well-conditioned values.
         inputs: what the network will be run on.
+
+    Returns:
+        The states, and whether everything the network computes from them is a number.
     """
     result = {name: tensor.detach().clone() for name, tensor in states.items()}
-    nodes = recorded.nodes
-    names = dict(zip(nodes, recorded.states, strict=False))
-    given = iter(inputs.tensors())
-    values: dict[fx.Node, object] = {}
-    for node in nodes:
-        if node in names:
-            values[node] = result[names[node]]
-        elif node.op == "placeholder":
-            values[node] = next(given)
-        elif node.op == "get_attr":
-            values[node] = getattr(recorded.module, str(node.target))
-        elif node.op == "call_function" and callable(node.target):
-            args, kwargs = map_arg((node.args, node.kwargs), lambda source: values[source])  # type: ignore[arg-type]
-            values[node] = node.target(*args, **kwargs)
-            _awaken(_operator(node), args, values[node])
-    return result
+
+    def call(node: fx.Node, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
+        output = node.target(*args, **kwargs)  # type: ignore[operator]
+        _awaken(operator_of(node), args, output)
+        return output
+
+    found = recorded.execute(result, inputs, call)
+    return result, not any(bool(tensor.isnan().any()) for tensor in found if tensor.is_floating_point())
 
 
 def _awaken(operator: str, args: Sequence[object], output: object) -> None:
@@ -103,10 +97,6 @@ def _awaken(operator: str, args: Sequence[object], output: object) -> None:
         output.mul_(sign.view(shape))
 
 
-def _operator(node: fx.Node) -> str:
-    return getattr(getattr(node.target, "_schema", None), "name", "")
-
-
 def _kinds(graph: Graph) -> dict[str, str]:
     """Say what each state is to the operators that use it: ``weight``, ``shift`` or ``scale``."""
     kinds = {slot.state: "shift" for slot in graph.slots if slot.role == "bias"}
@@ -114,7 +104,7 @@ def _kinds(graph: Graph) -> dict[str, str]:
     for recorded in graph.captures:
         names = dict(zip(recorded.nodes, recorded.states, strict=False))
         for node in recorded.nodes:
-            if _operator(node) in _NORMS:
+            if operator_of(node) in _NORMS:
                 for position, kind in ((1, "scale"), (2, "shift"), (3, "shift"), (4, "scale")):
                     if len(node.args) > position and node.args[position] in names:
                         kinds[names[node.args[position]]] = kind  # type: ignore[index]

@@ -8,7 +8,6 @@ from torch.optim import Optimizer
 
 from cutback.errors import ArchitectureMismatch, StaleGraph, UnreachedParameters
 from cutback.graph.architecture import hash_of
-from cutback.graph.attributes import attribute_changes
 from cutback.graph.clone import state_tensors
 from cutback.graph.graph import Graph, layer_of
 from cutback.planning.plan import Plan
@@ -53,17 +52,17 @@ def stage_cut(transaction: Transaction, model: nn.Module, plan: Plan) -> None:
     """
     states = state_tensors(model)
     prefix = "module." if next(iter(plan.slices), "") not in states else ""
-    shapes = {name: tensor.shape for name, tensor in states.items()}
     for name, dimensions in plan.slices.items():
         for dimension, kept in dimensions.items():
             check_slice(states, prefix + name, dimension, kept)
         tensor = states[prefix + name]
         data = sliced(tensor.detach(), dimensions)
         gradient = sliced(tensor.grad, dimensions) if tensor.grad is not None else None
-        shapes[prefix + name] = data.shape
         transaction.set_tensor(tensor, data, gradient)
-    for path, attribute, value in attribute_changes(model, shapes):
-        transaction.set_attribute(model.get_submodule(path), attribute, value)
+    for path, values in plan.attributes.items():
+        module = model.get_submodule(prefix + path)
+        for attribute, value in values.items():
+            transaction.set_attribute(module, attribute, value)
 
 
 def cut_fresh(model: nn.Module, plan: Plan) -> None:

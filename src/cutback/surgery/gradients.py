@@ -11,15 +11,17 @@ def _differentiable(run: Run) -> list[Tensor]:
 
 
 def gradients_of(run: Run) -> set[str]:
-    """Return the names of the parameters that receive a gradient from the model's outputs."""
+    """Return the names of the parameters that receive a gradient from the model's outputs, by a backward pass.
+
+    Raises:
+        RuntimeError: the model cannot be differentiated.
+    """
     outputs = _differentiable(run)
     leaves = {name: tensor for name, tensor in run.leaves.items() if tensor.requires_grad}
     if not outputs or not leaves:
         return set()
-    total = torch.stack([output.sum() for output in outputs]).sum()
-    found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True, retain_graph=True)
-    received: dict[str, Tensor | None] = dict(zip(leaves, found, strict=True))
-    return {name for name, gradient in received.items() if gradient is not None}
+    torch.stack([output.sum() for output in outputs]).sum().backward()  # not grad(): checkpoints refuse that
+    return {name for name, tensor in leaves.items() if tensor.grad is not None}
 
 
 def reachable(run: Run) -> set[str]:

@@ -4,13 +4,14 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from cutback.graph.attributes import Changes, set_attributes
 from cutback.graph.capture import DropoutOff, ModuleRecorder
-from cutback.graph.clone import set_training
+from cutback.graph.clone import own_tensors, set_training, state_tensors, structural_clone
 from cutback.graph.inputs import Inputs, tensors_in
 
 
@@ -32,31 +33,35 @@ class Run:
 
 
 class Runner:
-    """Runs a structural clone's own Python forward on given states.
+    """Runs a model's own Python forward on given states, each time on a fresh structural clone (models may cache).
 
     Args:
-        clone: the clone; its own tensors are not used.
+        model: the model; its own tensors are not used.
         training: whether it runs in train mode.
+        changes: width attributes to be set first.
     """
 
-    def __init__(self, clone: nn.Module, *, training: bool) -> None:
-        self._clone = clone
-        set_training(self._clone, training)
-        self._recorder = ModuleRecorder(self._clone)
+    def __init__(self, model: nn.Module, *, training: bool, changes: Changes = ()) -> None:
+        self._model, self._training, self._changes = model, training, changes
+        self.running = ""
 
     def __call__(self, states: Mapping[str, Tensor], inputs: Inputs) -> Run:
-        """Run a forward pass, without dropout."""
-        self._recorder.reset()
-        with DropoutOff():
-            results = functional_call(self._clone, dict(states), inputs.positional, inputs.keyword)
+        """Run a forward pass, without dropout; ``running`` is the module in which one stopped."""
+        clone = structural_clone(self._model)
+        set_attributes(clone, self._changes)
+        set_training(clone, self._training)
+        # The clone gets the states as its own: a checkpointed part runs again during the backward pass.
+        own_tensors(clone, states)
+        recorder = ModuleRecorder(clone)
+        try:
+            with DropoutOff():
+                results = clone(*inputs.positional, **inputs.keyword)
+        finally:
+            self.running = recorder.running
         outputs = list(tensors_in(results))
-        paths = ["" for _ in outputs] + [path for path, _ in self._recorder.returned]
-        return Run(paths, [*outputs, *(tensor for _, tensor in self._recorder.returned)], len(outputs), states)
-
-    @property
-    def running(self) -> str:
-        """Path of the module in which the last forward stopped."""
-        return self._recorder.running
+        paths = ["" for _ in outputs] + [path for path, _ in recorder.returned]
+        tensors = [*outputs, *(tensor for _, tensor in recorder.returned)]
+        return Run(paths, tensors, len(outputs), state_tensors(clone))
 
 
 def single(tensor: Tensor) -> Tensor:
@@ -76,17 +81,34 @@ def redrawn(tensor: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(tensor.shape, generator=generator).to(tensor.device, tensor.dtype)
 
 
+def redrawn_in_range(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    """Return uniform random numbers between the smallest and the largest value of a real input."""
+    if not tensor.is_floating_point():
+        return tensor
+    drawn = torch.rand(tensor.shape, generator=generator).to(tensor.device, tensor.dtype)
+    return tensor.amin() + drawn * (tensor.amax() - tensor.amin())
+
+
+def _float32_settings() -> list[Any]:
+    """Return what decides how exact float32 is on CUDA."""
+    backends: Any = torch.backends
+    return [backends.cuda.matmul, backends.cudnn.conv]
+
+
 @contextmanager
 def exact(devices: Iterable[torch.device]) -> Iterator[None]:
     """Turn TF32 and autocast off; the model's own warnings were heard when the user ran it."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = False  # pyright: ignore[reportAttributeAccessIssue]
+    used = {device.type for device in devices}
+    settings = _float32_settings() if "cuda" in used else []
+    before = [setting.fp32_precision for setting in settings]
+    for setting in settings:
+        setting.fp32_precision = "ieee"
     try:
         with warnings.catch_warnings(), ExitStack() as stack:
             warnings.simplefilter("ignore")
-            for kind in {device.type for device in devices}:
+            for kind in used:
                 stack.enter_context(torch.autocast(kind, enabled=False))
             yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before  # pyright: ignore[reportAttributeAccessIssue]
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision

@@ -6,12 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
-from torch.fx.node import map_arg
 
-from cutback.graph.capture import Capture
+from cutback.graph.capture import Capture, operator_of
 from cutback.graph.graph import Graph
 from cutback.graph.inputs import Inputs
-from cutback.graph.interpret import Mixing, Trail, operator_of
+from cutback.graph.interpret import Mixing, Trail
 from cutback.graph.replay import KeptLabels
 
 
@@ -19,7 +18,7 @@ def silenced_states(graph: Graph, states: Mapping[str, Tensor], kept: list[NDArr
     """Return states with the columns that consume removed channels set to zero."""
     result = dict(states)
     for slot, owners in graph.slots.items():
-        if slot.role == "column":
+        if slot.consumes:
             removed = torch.from_numpy(np.flatnonzero(~owners.stays(kept)))
             if len(removed):
                 weight = result[slot.state]
@@ -45,18 +44,12 @@ def run_silenced(
     if not any(trail.mixed for trail in trails):
         return recorded.run(states, inputs)
     waiting = iter(trails)
-    given = iter([*(states[name] for name in recorded.states), *inputs.tensors()])
-    values: dict[fx.Node, object] = {}
-    for node in recorded.nodes:
-        if node.op == "placeholder":
-            values[node] = next(given)
-        elif node.op == "get_attr":
-            values[node] = getattr(recorded.module, str(node.target))
-        elif node.op == "call_function" and callable(node.target):
-            args, kwargs = map_arg((node.args, node.kwargs), lambda source: values[source])  # type: ignore[arg-type]
-            mixed = next(waiting).mixed if operator_of(node) != "getitem" else []
-            values[node] = _mixed_call(node, args, kwargs, mixed, labels) if mixed else node.target(*args, **kwargs)
-    return [values[result] for result in recorded.results]  # type: ignore[misc]
+
+    def call(node: fx.Node, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
+        mixed = next(waiting).mixed if operator_of(node) != "getitem" else []
+        return _mixed_call(node, args, kwargs, mixed, labels) if mixed else node.target(*args, **kwargs)  # type: ignore[operator]
+
+    return recorded.execute(states, inputs, call)
 
 
 def _mixed_call(

@@ -8,8 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cutback.errors import DataDependentControlFlow, NotEquivalent
-from cutback.graph.attributes import attribute_changes, set_attributes
+from cutback.errors import CutbackError, DataDependentControlFlow, NotEquivalent
 from cutback.graph.capture import Capture, capture
 from cutback.graph.clone import ordinary, own_tensors, random_state_kept, state_tensors, structural_clone
 from cutback.graph.graph import Graph
@@ -21,7 +20,7 @@ from cutback.planning.plan import Plan
 from cutback.surgery.comparing import kept_part, relative_error
 from cutback.surgery.conditioning import awakened, well_conditioned
 from cutback.surgery.gradients import gradients_of, reachable
-from cutback.surgery.running import Run, Runner, double, exact, redrawn, single
+from cutback.surgery.running import Run, Runner, double, exact, redrawn, redrawn_in_range, single
 from cutback.surgery.silenced import run_silenced, silenced_states
 from cutback.surgery.slices import cut_states
 
@@ -38,11 +37,13 @@ class Proof:
         error: the largest relative error at any module's kept channels that was accepted.
         double: whether some comparison had to be repeated in float64.
         comparisons: how many tensors were compared.
+        modes: the modes it covers, ``eval`` and ``train``.
     """
 
     error: float
     double: bool
     comparisons: int
+    modes: tuple[str, ...] = ()
 
 
 def prove(graph: Graph, plan: Plan) -> Proof:
@@ -70,71 +71,85 @@ def prove(graph: Graph, plan: Plan) -> Proof:
     generator = torch.Generator().manual_seed(_SEED)
     devices = [tensor.device for tensor in states.values()]
     proofs: list[Proof] = []
-    with random_state_kept(devices), exact(devices), torch.inference_mode(mode=False), torch.enable_grad():
+    with random_state_kept(), exact(devices), torch.inference_mode(mode=False), torch.enable_grad():
         random = well_conditioned(graph, states, generator)
         for number, recorded in enumerate(graph.captures):
             check = _Check(graph, plan, number, kept)
             own = recorded.inputs.map(lambda tensor: single(ordinary(tensor)))
             proofs.append(check(states, own, gradients=True))
-            fresh = own.map(lambda tensor: redrawn(tensor, generator))
-            with torch.no_grad():
-                torch.manual_seed(_SEED)
-                awake = awakened(recorded, random, fresh)
+            awake, fresh = _fresh(check.recorded, random, own, generator)
             proofs.append(check(awake, fresh, gradients=False))
     return Proof(
         max(proof.error for proof in proofs),
         any(proof.double for proof in proofs),
         sum(proof.comparisons for proof in proofs),
+        tuple("train" if recorded.training else "eval" for recorded in graph.captures),
     )
+
+
+def _fresh(
+    recorded: Capture, states: Mapping[str, Tensor], inputs: Inputs, generator: torch.Generator
+) -> tuple[dict[str, Tensor], Inputs]:
+    """Return well-conditioned states and fresh inputs: normal ones, or in the examples' range where those give NaN."""
+    with torch.no_grad():
+        torch.manual_seed(_SEED)
+        fresh = inputs.map(lambda tensor: redrawn(tensor, generator))
+        awake, sound = awakened(recorded, states, fresh)
+        if not sound:
+            fresh = inputs.map(lambda tensor: redrawn_in_range(tensor, generator))
+            awake, _ = awakened(recorded, states, fresh)
+    return awake, fresh
 
 
 class _Check:
     """Compares reference and pruned model in one mode."""
 
-    def __init__(
-        self,
-        graph: Graph,
-        plan: Plan,
-        number: int,
-        kept: list[NDArray[np.bool_]],
-    ) -> None:
+    def __init__(self, graph: Graph, plan: Plan, number: int, kept: list[NDArray[np.bool_]]) -> None:
         recorded = graph.captures[number]
-        self._graph, self._plan, self._recorded, self._kept = graph, plan, recorded, kept
+        self._graph, self._plan, self.recorded, self._kept = graph, plan, recorded, kept
         self._units = graph.result_units[number]
         self._trails = graph.coupling.labellings[number].trails
         self._labels = kept_labels(graph, kept)
-        self._dense = Runner(structural_clone(graph.model), training=recorded.training)
-        pruned = structural_clone(graph.model)
-        shapes = {name: tensor.shape for name, tensor in cut_states(state_tensors(pruned), plan).items()}
-        set_attributes(pruned, attribute_changes(pruned, shapes))
-        self._pruned = Runner(pruned, training=recorded.training)
+        changes = [(path, name, value) for path, values in plan.attributes.items() for name, value in values.items()]
+        self._dense = Runner(graph.model, training=recorded.training)
+        self._pruned = Runner(graph.model, training=recorded.training, changes=changes)
         self._double: Capture | None = None
+        states = state_tensors(graph.model)
+        if any(single(tensor) is not tensor for tensor in states.values()):  # half precision is proven in float32
+            states = {name: single(ordinary(tensor)) for name, tensor in states.items()}
+            self.recorded = self._captured(states, recorded.inputs.map(single))
         self._where = "train mode" if recorded.training else "eval mode"
 
     def __call__(self, states: Mapping[str, Tensor], inputs: Inputs, *, gradients: bool) -> Proof:
         try:
             return self._compare(states, inputs, _SINGLE, gradients=gradients)
-        except (NotEquivalent, DataDependentControlFlow):
-            precise = {name: double(tensor) for name, tensor in states.items()}
-            before, self._recorded = self._recorded, self._in_double(precise)
+        except (NotEquivalent, DataDependentControlFlow) as first:
             try:
-                proof = self._compare(precise, inputs.map(double), _DOUBLE, gradients=gradients)
-            finally:
-                self._recorded = before
-            return Proof(proof.error, double=True, comparisons=proof.comparisons)
+                return self._in_double(states, inputs, gradients=gradients)
+            except NotEquivalent as second:
+                raise (first if isinstance(first, DataDependentControlFlow) else second) from None
+            except CutbackError:
+                raise first from None
 
-    def _in_double(self, states: Mapping[str, Tensor]) -> Capture:
-        """Capture the model again in float64: what its code creates takes the type of what it computes with."""
-        if self._double is None:
-            clone = structural_clone(self._graph.model)
-            own_tensors(clone, states)
-            inputs = self._recorded.inputs.map(double)
-            self._double = capture(clone, inputs, training=self._recorded.training)
-        return self._double
+    def _in_double(self, states: Mapping[str, Tensor], inputs: Inputs, *, gradients: bool) -> Proof:
+        """Compare in float64, with a capture in float64: what code creates has the type of what it computes with."""
+        precise, before = {name: double(tensor) for name, tensor in states.items()}, self.recorded
+        self._double = self._double or self._captured(precise, self.recorded.inputs.map(double))
+        self.recorded = self._double
+        try:
+            proof = self._compare(precise, inputs.map(double), _DOUBLE, gradients=gradients)
+        finally:
+            self.recorded = before
+        return Proof(proof.error, double=True, comparisons=proof.comparisons)
+
+    def _captured(self, states: Mapping[str, Tensor], inputs: Inputs) -> Capture:
+        """Capture the model with other states."""
+        clone = structural_clone(self._graph.model)
+        own_tensors(clone, states)
+        return capture(clone, inputs, training=self.recorded.training)
 
     def _compare(self, states: Mapping[str, Tensor], inputs: Inputs, tolerance: float, *, gradients: bool) -> Proof:
-        with torch.no_grad():
-            self._graph_is_the_model(states, inputs, tolerance)
+        self._graph_is_the_model(states, inputs, tolerance)
         silenced = self._leaves(silenced_states(self._graph, states, self._kept), gradients=gradients)
         cut = self._leaves(cut_states(states, self._plan), gradients=gradients)
         with torch.set_grad_enabled(gradients):
@@ -156,9 +171,16 @@ class _Check:
 
     def _graph_is_the_model(self, states: Mapping[str, Tensor], inputs: Inputs, tolerance: float) -> None:
         """Check that the uncut captured graph equals the model's own forward."""
-        torch.manual_seed(_SEED)
-        own = self._dense(self._leaves(states, gradients=False), inputs)
-        captured = self._reference(self._leaves(states, gradients=False), inputs, None)
+        try:
+            with torch.no_grad():
+                torch.manual_seed(_SEED)
+                own = self._dense(self._leaves(states, gradients=False), inputs)
+                captured = self._reference(self._leaves(states, gradients=False), inputs, None)
+        except Exception as error:
+            raise DataDependentControlFlow(
+                f"{type(self._graph.model).__name__} cannot be run again in {self._where} on other values of the same "
+                f"shapes ({type(error).__name__}: {error}); make its forward a function of its inputs"
+            ) from error
         same = own.outputs == captured.outputs and list(own.paths) == list(captured.paths)
         found = zip(own.tensors[: own.outputs], captured.tensors[: own.outputs], strict=True)
         if not same or any(relative_error(a, b) > tolerance for a, b in found):
@@ -172,11 +194,11 @@ class _Check:
         """Run the captured graph, silenced where labels say what stays."""
         torch.manual_seed(_SEED)
         if labels is None:
-            tensors = self._recorded.run(states, inputs)
+            tensors = self.recorded.run(states, inputs)
         else:
-            tensors = run_silenced(self._recorded, self._trails, labels, states, inputs)
-        paths = ["" for _ in range(self._recorded.outputs)] + list(self._recorded.module_outputs)
-        return Run(paths, tensors, self._recorded.outputs, states)
+            tensors = run_silenced(self.recorded, self._trails, labels, states, inputs)
+        paths = ["" for _ in range(self.recorded.outputs)] + list(self.recorded.module_outputs)
+        return Run(paths, tensors, self.recorded.outputs, states)
 
     def _leaves(self, states: Mapping[str, Tensor], *, gradients: bool) -> dict[str, Tensor]:
         """Return fresh leaves: parameters that may receive gradients, and buffers that may be written."""
@@ -204,7 +226,11 @@ class _Check:
                 errors.append(relative_error(expected, found))
                 if errors[-1] <= tolerance:
                     continue
-                what = f"a relative error of {errors[-1]:.2g} (at most {tolerance:g} is allowed)"
+                what = (
+                    "something that is not a number"
+                    if errors[-1] == float("inf")
+                    else f"a relative error of {errors[-1]:.2g} (at most {tolerance:g} is allowed)"
+                )
             raise NotEquivalent(
                 f"module {path or '(model)'} of the pruned model has {what} in {self._where}; nothing was changed; "
                 "if the plan was made by cutback for this model, this is a bug worth reporting",
@@ -213,10 +239,19 @@ class _Check:
         return errors
 
     def _same_gradients(self, reference: Run, pruned: Run) -> None:
-        """Check that the same parameters receive a gradient."""
-        found = gradients_of(pruned)
-        if found != reachable(reference) and found != gradients_of(reference):
-            odd = sorted(found ^ gradients_of(reference))
+        """Check that the same parameters receive a gradient; a model that cannot be differentiated has none."""
+        try:
+            found = gradients_of(pruned)
+        except RuntimeError:
+            try:
+                gradients_of(reference)
+            except RuntimeError:
+                return
+            raise
+        if found == reachable(reference):
+            return
+        odd = sorted(found ^ gradients_of(reference))
+        if odd:
             raise NotEquivalent(
                 f"in {self._where} gradients reach other parameters than before the cut: {', '.join(odd[:3])}; "
                 "nothing was changed",

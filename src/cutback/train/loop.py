@@ -75,7 +75,7 @@ def fit(
     schedule = _schedule(optimizer, steps * epochs)
     order = torch.Generator().manual_seed(seed)
     records: list[Epoch] = []
-    with random_state_kept([torch.device(device)]):
+    with random_state_kept():
         _seed_everything(seed)
         check_model(model, data, device=device)
         start = evaluate(model, data.validation, device=device)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cutback.graph.interpret import Call, Labels, Refused, rules
 from cutback.graph.labels import compact, core, varies, varying_dimensions
+from cutback.graph.states import State
 
 _FREE = ("permute", "transpose", "t", "numpy_T", "mT", "movedim", "moveaxis", "swapaxes", "swapdims", "unsqueeze")
 _ALSO_FREE = ("squeeze", "flip", "flatten", "repeat_interleave", "repeat", "tile", "pixel_unshuffle")
@@ -83,14 +84,27 @@ def slice_(call: Call) -> Labels:
     return result
 
 
-@rules.register("aten::select", "aten::unbind", "aten::index_select", "aten::roll", "aten::rot90")
-def positional(call: Call) -> Labels:
-    """Run an operator that is right only where it does not touch the dimension that carries channels."""
+@rules.register("aten::select", "aten::unbind")
+def picked(call: Call) -> Labels:
+    """Drop a dimension that carries no channels."""
     labels = call.labels("self")
-    if any(varies(labels, dimension) for dimension in _touched(call, labels)):
+    dimension = int(call.arguments["dim"]) % labels.dim()  # type: ignore[call-overload]
+    if varies(labels, dimension):
+        raise Refused("picks channels by position")
+    one = labels.select(dimension, 0)
+    return [one for _ in call.values] if isinstance(call.values, list | tuple) else one
+
+
+@rules.register("aten::index_select", "aten::roll", "aten::rot90")
+def rearranged(call: Call) -> Labels:
+    """Rearrange elements along dimensions that carry no channels."""
+    labels = call.labels("self")
+    given = call.arguments.get("dim", call.arguments.get("dims"))
+    listed = given if isinstance(given, list | tuple) else [given]
+    touched = [int(d) % labels.dim() for d in listed] or list(range(labels.dim()))  # type: ignore[call-overload]
+    if any(varies(labels, dimension) for dimension in touched):
         raise Refused("moves or picks channels by position")
-    arguments = [value for name, value in call.arguments.items() if name != "self"]
-    return _compacted(call.node.target(labels, *arguments))  # type: ignore[operator]
+    return core(labels).expand(call.shape)
 
 
 @rules.register("aten::expand", "aten::expand_as", "aten::broadcast_to")
@@ -99,7 +113,10 @@ def expand(call: Call) -> Labels:
     labels = call.labels("self")
     if call.decide(not varying_dimensions(labels)):
         call.keep(labels, "is broadcast over several channels")
-        return torch.zeros((), dtype=torch.int64).expand(call.shape)
+        nothing = torch.zeros((), dtype=torch.int64).expand(call.shape)
+        if isinstance(call.arguments.get("size"), list | tuple):
+            call.assume(nothing, f"expands to the literal sizes {tuple(call.shape)}")
+        return nothing
     given = call.arguments.get("size")
     if isinstance(given, list | tuple):
         lead = len(given) - labels.dim()
@@ -169,8 +186,10 @@ def _filled(labels: Tensor, dimension: int, amount: int, filler: Tensor) -> Tens
 
 def _run(call: Call, target: object) -> Labels:
     """Run the operator on the labels of its first argument."""
-    labels = call.labels("self")
+    labels = call.labels("self").detach()  # an in-place operator would change the shape of what others hold
     arguments = [value for name, value in call.arguments.items() if name not in ("self", "output_size")]
+    if any(isinstance(value, Tensor | State) for value in arguments):
+        raise Refused("moves elements by computed positions")
     return _compacted(target(labels, *arguments))  # type: ignore[operator]
 
 
@@ -208,13 +227,6 @@ def channel_shuffle(call: Call) -> Labels:
     """Interleave blocks of dimension 1: they lose the same positions."""
     call.tie_blocks(call.labels("self"), 1, int(call.arguments["groups"]))  # type: ignore[call-overload]
     return _run(call, call.node.target)
-
-
-def _touched(call: Call, labels: Tensor) -> list[int]:
-    """Return the dimensions a positional operator picks from or repeats."""
-    given = call.arguments.get("dim", call.arguments.get("dims"))
-    listed = given if isinstance(given, list | tuple) else [given]
-    return [int(dimension) % labels.dim() for dimension in listed] if listed != [] else list(range(labels.dim()))  # type: ignore[call-overload]
 
 
 def _regrouped(old: torch.Size, new: torch.Size) -> list[tuple[list[int], list[int]]]:

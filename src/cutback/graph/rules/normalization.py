@@ -1,6 +1,8 @@
 """Normalisation: scale, shift and statistics go with the channel; over several channels it mixes them."""
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from cutback.graph.capture import module_kind
 from cutback.graph.interpret import Call, Labels, Refused, rules
@@ -14,6 +16,7 @@ def batch_norm(call: Call) -> Labels:
     """Tie scale, shift and running statistics to dimension 1 of ``(N, C, ...)``."""
     labels = call.labels("input")
     channels = vector_along(call, labels, 1)
+    call.width(_NormBase, "num_features", channels)
     for name in ("weight", "bias", "running_mean", "running_var"):
         state = call.state(name)
         if state is not None:
@@ -30,6 +33,7 @@ def group_norm(call: Call) -> Labels:
     channels = vector_along(call, labels, 1)
     call.tie_blocks(channels, 0, int(call.arguments["num_groups"]))  # type: ignore[call-overload]
     call.mix("input", labels, [1], restored=True)
+    call.width(nn.GroupNorm, "num_channels", channels)
     for name in ("weight", "bias"):
         state = call.state(name)
         if state is not None:
@@ -47,10 +51,17 @@ def layer_norm(call: Call) -> Labels:
     states = {name: state for name in ("weight", "bias") if (state := call.state(name)) is not None}
     if not call.decide(bool(mixed)):
         for state in states.values():
-            for own in call.states.all_of(state):
-                call.keep(own, "scales positions, not channels")
+            call.keep_state(state, "scales positions, not channels")
         return labels
     call.mix("input", labels, mixed, restored=True)
+    if any(dimension < normalised[0] for dimension in varying_dimensions(labels)) and len(mixed) > 1:
+        raise Refused("normalises several dimensions that carry channels")
+    constant = torch.zeros((), dtype=torch.int64)
+    along = [
+        labels.movedim(d, 0).reshape(labels.size(d), -1)[:, 0] if d in mixed else constant.expand(labels.size(d))
+        for d in normalised
+    ]
+    call.width(nn.LayerNorm | nn.RMSNorm, "normalized_shape", *along)
     if not issubclass(module_kind(call.node), nn.LayerNorm | nn.RMSNorm):  # these carry the sizes as an attribute
         call.assume(labels, f"normalises over the literal sizes {tuple(call.shape[d] for d in normalised)}")
     for name, state in states.items():

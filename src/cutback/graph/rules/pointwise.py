@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from cutback.graph.interpret import Call, Labels, Refused, rules
-from cutback.graph.labels import NONE, compact, core, varies
+from cutback.graph.labels import NONE, compact, core, varies, varying_dimensions
 from cutback.graph.states import State
 
 _ALIASES = ("alias", "clone", "contiguous", "detach", "lift_fresh", "lift_fresh_copy", "to", "type_as", "_to_copy")
@@ -14,8 +14,8 @@ _UNARY = (
     *("round", "floor", "ceil", "rrelu", "rsqrt", "selu", "sigmoid", "sign", "silu", "sin", "cos", "softplus"),
     *("softshrink", "sqrt", "square", "tan", "tanh", "tanhshrink", "atan", "threshold", "nan_to_num", "bitwise_not"),
     *("logical_not", "isnan", "isinf", "dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"),
-    *("native_dropout", "bernoulli", "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"),
-    *("fill", "zero", "normal", "uniform", "masked_fill", "hard_sigmoid"),
+    *("native_dropout", "zeros_like", "ones_like", "full_like", "empty_like"),
+    *("fill", "zero", "masked_fill", "hard_sigmoid"),
 )
 _SEVERAL = (
     *("add", "sub", "subtract", "rsub", "mul", "multiply", "div", "divide", "true_divide", "floor_divide", "pow"),
@@ -36,6 +36,15 @@ def same(call: Call) -> Labels:
 def pointwise(call: Call) -> Labels:
     """Unite the labels at each place; an operand broadcast over several labels unites nothing and keeps its own."""
     return paired(call, call.operands(), call.shape)
+
+
+@rules.register("aten::bernoulli", "aten::rand_like", "aten::randn_like", "aten::normal", "aten::uniform")
+def random(call: Call) -> Labels:
+    """Draw numbers in the shape of the first argument; for each channel its own they would change with a cut."""
+    labels = call.as_labels(next(iter(call.arguments.values())))
+    if varying_dimensions(labels):
+        raise Refused("draws random numbers for each channel")
+    return labels
 
 
 def paired(call: Call, operands: list[Tensor], shape: torch.Size) -> Tensor:

@@ -1,0 +1,1 @@
+"""What is measured about cutback; none of it is part of the package."""

@@ -1,0 +1,1 @@
+"""The scoreboard: every architecture of the public model zoos, cut and proven."""

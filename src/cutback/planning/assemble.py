@@ -1,0 +1,73 @@
+"""From the units that stay to a whole plan: slices, widths and costs."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cutback.errors import InvalidBudget, UnknownName
+from cutback.graph.architecture import architecture_hash, structure_hash
+from cutback.graph.clone import state_tensors
+from cutback.graph.graph import Graph, Group
+from cutback.graph.second_pass import changed_attributes, narrowed_shapes
+from cutback.planning.budget import Budget
+from cutback.planning.cost import CostModel
+from cutback.planning.plan import Cost, Plan, PlannedGroup, Width
+from cutback.planning.slices import kept_masks, kept_orders, kept_slices
+from cutback.registry import near_misses
+
+
+def plan_for(
+    graph: Graph,
+    units: Mapping[str, Sequence[int]],
+    *,
+    budgets: Sequence[Budget] = (),
+    cost: CostModel | None = None,
+    notes: Sequence[str] = (),
+) -> Plan:
+    """Return the plan that keeps the given units of each named group and all of every other.
+
+    Raises:
+        UnknownName: a group of that name does not exist; the message lists near misses.
+        InvalidBudget: a group would lose all units, or a unit does not exist.
+        IllegalCut: these units cannot go together.
+    """
+    cost = cost or CostModel(graph)
+    names = [group.name for group in graph.groups]
+    for name, numbers in units.items():
+        if name not in names:
+            raise UnknownName(f"no group is called {name!r}; {near_misses(name, names)}")
+        total = graph.groups[names.index(name)].units
+        if not numbers or len(set(numbers)) < len(numbers) or not 0 <= min(numbers) <= max(numbers) < total:
+            raise InvalidBudget(f"group {name} must keep distinct units between 0 and {total - 1}, at least one")
+    kept = [tuple(units.get(group.name, range(group.units))) for group in graph.groups]
+    counts = np.array([len(numbers) for numbers in kept], dtype=np.int64)
+    whole = np.array([group.units for group in graph.groups], dtype=np.int64)
+    planned = tuple(
+        PlannedGroup(group.name, group.layers, group.units, numbers, _macs_of(group, cost, whole, counts))
+        for group, numbers in zip(graph.groups, kept, strict=True)
+    )
+    stays = kept_masks(graph, kept)
+    orders = kept_orders(graph, stays)
+    shapes = narrowed_shapes(graph, orders)
+    attributes: dict[str, dict[str, Width]] = {}
+    for path, attribute, value in changed_attributes(graph, shapes, stays):
+        attributes.setdefault(path, {})[attribute] = value
+    before = {name: tensor.shape for name, tensor in state_tensors(graph.model).items()}
+    costs = {quantity: Cost(cost.dense(quantity), cost.of(quantity, counts)) for quantity in ("macs", "params")}
+    return Plan(
+        architecture=architecture_hash(structure_hash(graph.model), before),
+        result=architecture_hash(structure_hash(graph.model, attributes), shapes),
+        groups=planned,
+        slices=kept_slices(graph, orders),
+        attributes=attributes,
+        costs=costs,
+        budgets=tuple(map(str, budgets)),
+        notes=tuple(notes),
+    )
+
+
+def _macs_of(group: Group, cost: CostModel, whole: NDArray[np.int64], counts: NDArray[np.int64]) -> Cost:
+    """Return the MACs of the layers that produce a group's channels."""
+    states = {slot.state for slot in group.slices if slot.role in ("filter", "depthwise")}
+    return Cost(cost.macs_of(states, whole), cost.macs_of(states, counts))

@@ -1,0 +1,83 @@
+"""Round widths: what is left of a layer is what its groups keep and what stays of it anyway."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cutback.graph.graph import Graph, Group, Slot, layer_of
+
+
+def produced(group: Group) -> list[Slot]:
+    """Return where the channels of a group are made: its layers' filters, or the constants that hold them."""
+    filters = [slot for slot in group.slices if slot.role in ("filter", "depthwise")]
+    return filters or [slot for slot in group.slices if slot.role == "element"]
+
+
+def channels_of(graph: Graph, slot: Slot) -> tuple[int, dict[int, int]]:
+    """Return how many channels of a layer stay anyway, and how many a unit of each group brings, by its number."""
+    owners = graph.slots[slot].group
+    groups = np.unique(owners[owners >= 0]).tolist()
+    return int((owners < 0).sum()), {number: graph.groups[number].slices[slot].shape[1] for number in groups}
+
+
+def narrower_widths(
+    graph: Graph, number: int, settled: Mapping[int, int], *, round_to: int = 1, min_channels: int = 1
+) -> list[int]:
+    """Return to how many units a group may shrink, falling.
+
+    Args:
+        graph: the traced model.
+        number: the group's number.
+        settled: units of the groups whose width is settled already, by number.
+        round_to: the width of every layer that makes the group's channels becomes a multiple of this. Where several
+            groups share a layer, what stays of it anyway is evened out by the first of them.
+        min_channels: so many channels stay in each of those layers.
+    """
+    allowed = np.ones(graph.groups[number].units - 1, dtype=bool)
+    for slot in produced(graph.groups[number]):
+        allowed &= _allowed(graph, slot, number, settled, round_to, min_channels)
+    return (np.flatnonzero(allowed)[::-1] + 1).tolist()
+
+
+def rounding_notes(
+    graph: Graph, settled: Mapping[int, int], kept: Sequence[int] | NDArray[np.int64], round_to: int
+) -> list[str]:
+    """Say which widths could not be made multiples of ``round_to``.
+
+    Args:
+        graph: the traced model.
+        settled: units of the groups whose width was settled by hand, by number.
+        kept: how many units of each group stay.
+        round_to: what widths were to be multiples of.
+    """
+    notes: list[str] = []
+    for number, group in enumerate(graph.groups):
+        slots = produced(group)
+        alone = [_allowed(graph, slot, number, settled, round_to, 1).any() for slot in slots]
+        if number not in settled and all(alone) and not narrower_widths(graph, number, settled, round_to=round_to):
+            layers = ", ".join(dict.fromkeys(layer_of(slot.state) or slot.state for slot in slots[:4]))
+            notes.append(
+                f"{group.name} stays whole: some channels of its layers stay anyway, and no narrower width makes all "
+                f"of {layers} multiples of round_to={round_to}"
+            )
+    for slot in dict.fromkeys(slot for group in graph.groups for slot in produced(group)):
+        stays, brought = channels_of(graph, slot)
+        width = stays + sum(channels * int(kept[number]) for number, channels in brought.items())
+        if width % round_to and width < len(graph.slots[slot].group) and not set(brought) <= set(settled):
+            notes.append(
+                f"{layer_of(slot.state) or slot.state} keeps {width} channels, no multiple of round_to={round_to}: "
+                "several groups share it, and not all of them have such widths"
+            )
+    return list(dict.fromkeys(notes))
+
+
+def _allowed(
+    graph: Graph, slot: Slot, number: int, settled: Mapping[int, int], round_to: int, min_channels: int
+) -> NDArray[np.bool_]:
+    """Return which widths from 1 to all but one suit one layer, shape ``(units - 1,)``."""
+    stays, brought = channels_of(graph, slot)
+    stays += sum(channels * settled[other] for other, channels in brought.items() if other in settled)
+    widths = brought[number] * np.arange(1, graph.groups[number].units)
+    evens_out = number == min(other for other in brought if other == number or other not in settled)
+    return ((widths + stays * evens_out) % round_to == 0) & (widths + stays >= min_channels)

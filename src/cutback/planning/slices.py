@@ -1,0 +1,56 @@
+"""What stays of each slice: from units of groups to indices along dimensions, and back."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cutback.errors import IllegalCut
+from cutback.graph.capture import module_path
+from cutback.graph.graph import Graph
+from cutback.graph.interpret import operator_of
+from cutback.graph.replay import Illegal, Orders
+from cutback.graph.second_pass import natural_orders, second_pass
+from cutback.planning.plan import Kept, Plan
+
+
+def kept_masks(graph: Graph, kept: Sequence[Sequence[int]]) -> list[NDArray[np.bool_]]:
+    """Return for each group which of its units stay, shape ``(units,)``."""
+    masks = [np.zeros(group.units, dtype=bool) for group in graph.groups]
+    for mask, numbers in zip(masks, kept, strict=True):
+        mask[list(numbers)] = True
+    return masks
+
+
+def planned_masks(graph: Graph, plan: Plan) -> list[NDArray[np.bool_]]:
+    """Return for each group of a graph which of its units a plan keeps, shape ``(units,)``, as most slices have it."""
+    masks: list[NDArray[np.bool_]] = []
+    for group in graph.groups:
+        votes = np.zeros(group.units)
+        for slot, indices in group.slices.items():
+            kept = plan.slices.get(slot.state, {}).get(slot.dimension)
+            votes += 1 if kept is None else np.isin(indices, kept.indices).all(axis=1)
+        masks.append(2 * votes >= len(group.slices))
+    return masks
+
+
+def kept_orders(graph: Graph, stays: list[NDArray[np.bool_]]) -> Orders:
+    """Return what stays of each slot, in the order the second pass finds where one is needed."""
+    try:
+        return second_pass(graph, stays)[0] if graph.coupling.assumes else natural_orders(graph, stays)
+    except Illegal as reason:
+        where = f"{module_path(reason.node) or '(model)'} : {operator_of(reason.node)}"
+        raise IllegalCut(
+            f"{where}: {reason}; this choice of units would send channels where they do not belong; ignore the layers "
+            "concerned or choose others"
+        ) from reason
+
+
+def kept_slices(graph: Graph, orders: Orders) -> dict[str, dict[int, Kept]]:
+    """Return what stays along each dimension that loses something."""
+    slices: dict[str, dict[int, Kept]] = {}
+    for slot, owners in graph.slots.items():
+        indices, total = orders[slot.state, slot.dimension], len(owners.group)
+        if len(indices) < total:
+            slices.setdefault(slot.state, {})[slot.dimension] = Kept(total, tuple(indices.tolist()))
+    return slices
