@@ -129,10 +129,12 @@ class Counts(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.body, self.head, self.calls = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1), 0
+        self.body, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1)
+
+    calls = 0
 
     def forward(self, images):
-        self.calls += 1
+        type(self).calls += 1
         return self.head(self.body(images)) * self.calls
 
 

@@ -1,4 +1,4 @@
-"""Every cut of 300 random networks is proven; at most 2 % may be refused, and nothing wrong comes out."""
+"""Cuts of 300 random networks at 30, 50 and 70 % of channels are proven; at most 2 % may be refused."""
 
 import pytest
 import torch
@@ -23,8 +23,9 @@ def test_every_cut_of_random_networks_is_proven(shard: int) -> None:
         judged.append(network)
         graph = cutback.trace(network, torch.randn(2, 3, 8, 8))
         try:
-            plan = cutback.plan(graph, budget="channels=50%", score=cutback.scores.Random(seed=shard))
-            prove(graph, plan)
+            for share in (70, 50, 30):
+                plan = cutback.plan(graph, budget=f"channels={share}%", score=cutback.scores.Random(seed=shard))
+                prove(graph, plan)
         except CutbackError as error:
             refused.append(f"{network}: {error}")
 

@@ -39,9 +39,8 @@ def resolved(graph: Graph, assumptions: Sequence[Assumption]) -> Graph:
             if not blamed and failure.node in refused:  # what fails depends on more than its inputs: fail closed
                 blamed = open_questions
                 if not blamed:
-                    raise CaptureError(
-                        f"{module_path(failure.node) or '(model)'}: {failure}; no size explains it"
-                    ) from failure
+                    where = module_path(failure.node) or "(model)"
+                    raise CaptureError(f"{where}: {failure}; no size explains it, so nothing may be cut") from failure
             refused |= {assumption.node: assumption.boundary.reason for assumption in blamed}
             if not blamed:
                 refused[failure.node] = "the model's code fixes a size that meets these channels here"

@@ -1,7 +1,6 @@
 """Model libraries that may be missing or broken."""
 
 import importlib
-import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -36,7 +35,8 @@ def imported(name: str, *, install: str) -> Any:  # noqa: ANN401 (a module whose
         if "torchvision" in reason:
             raise UserMistake(
                 f"torchvision was built for another torch than the {torch.__version__} here ({found}); "
-                f"install the one for it: pip install --force-reinstall --no-deps torchvision{_index()}"
+                "install the one built for it, from where your torch came: "
+                "pip install --force-reinstall --no-deps torchvision"
             ) from error
         raise UserMistake(
             f"{install} is installed but cannot be loaded ({found}); reinstall it in a version that suits torch "
@@ -55,11 +55,3 @@ def attempt(spec: str, build: Callable[[], Result]) -> Result:
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise UserMistake(f"{spec} cannot be built ({type(error).__name__}: {reason}); check its name") from error
-
-
-def _index() -> str:
-    """Return the option that makes pip look where builds for the torch at hand are."""
-    build = torch.__version__.partition("+")[2]
-    return (
-        f" --index-url https://download.pytorch.org/whl/{build}" if re.fullmatch(r"cpu|cu\d+|rocm[\d.]+", build) else ""
-    )
