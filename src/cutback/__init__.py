@@ -11,7 +11,7 @@ Example:
 """
 
 from cutback import errors, measure, scores
-from cutback.api import apply_, load, plan, prune, save, trace
+from cutback.api import apply_, load, load_plan, plan, prune, save, trace
 from cutback.errors import CutbackError
 from cutback.graph.graph import Graph
 from cutback.planning.plan import Plan
@@ -26,6 +26,7 @@ __all__ = [
     "apply_",
     "errors",
     "load",
+    "load_plan",
     "measure",
     "plan",
     "prove",

@@ -16,7 +16,7 @@ from cutback.graph.clone import independent_copy
 from cutback.graph.graph import Graph
 from cutback.graph.groups import couple
 from cutback.graph.inputs import Inputs
-from cutback.io.checkpoint import load_checkpoint, save_checkpoint
+from cutback.io.checkpoint import load_checkpoint, read_plan, save_checkpoint
 from cutback.planning.budget import parse_budgets
 from cutback.planning.make import make_plan
 from cutback.planning.plan import Plan
@@ -245,6 +245,19 @@ def load(directory: str | Path, build: Callable[[], Model]) -> Model:
             f"build is a {type(build).__name__}; pass a function that returns a fresh model: build=lambda: MyModel()"
         )
     return load_checkpoint(Path(directory), build)
+
+
+def load_plan(directory: str | Path) -> Plan:
+    """Return the plan of a checkpoint, to cut its model further: ``load_plan(directory).then(plan)`` is what to save.
+
+    Args:
+        directory: what ``save`` wrote.
+
+    Raises:
+        CorruptFile: a file is missing, truncated or altered.
+        UnsupportedVersion: written by a newer cutback.
+    """
+    return read_plan(Path(directory))
 
 
 def _percent(share: str | float) -> str:

@@ -155,3 +155,43 @@ def test_a_failure_in_the_middle_leaves_nothing_half_written(original, saved, mo
     monkeypatch.undo()
     assert [path.name for path in saved.parent.iterdir()] == ["small"]
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == files
+
+
+def test_layers_of_the_user_s_own_class_are_saved_and_loaded(tmp_path):
+    class OwnNorm(nn.LayerNorm):
+        pass
+
+    class OwnConvolution(nn.Conv2d):
+        pass
+
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.norm, self.head = OwnConvolution(3, 8, 1), OwnNorm(8), nn.Linear(8, 2)
+
+        def forward(self, images):
+            return self.head(self.norm(self.stem(images).movedim(1, 3)).relu())
+
+    model, images = Own(), torch.randn(2, 3, 6, 6)
+    graph = cutback.trace(model, images)
+    plan = cutback.plan(graph, budget="channels=50%")
+    cutback.apply_(graph, plan)
+    assert model.norm.normalized_shape == (4,)
+    cutback.save(model, plan, tmp_path / "own")
+    assert torch.equal(cutback.load(tmp_path / "own", build=Own)(images), model(images))
+
+
+def test_a_loaded_model_is_cut_further_and_saved_again(tmp_path):
+    model = chain()
+    graph = cutback.trace(model, image())
+    plan = cutback.plan(graph, budget="channels=75%")
+    cutback.apply_(graph, plan)
+    cutback.save(model, plan, tmp_path / "once")
+
+    again = cutback.load(tmp_path / "once", build=chain)
+    graph = cutback.trace(again, image())
+    further = cutback.plan(graph, budget="channels=50%")
+    cutback.apply_(graph, further)
+    cutback.save(again, cutback.load_plan(tmp_path / "once").then(further), tmp_path / "twice")
+    loaded = cutback.load(tmp_path / "twice", build=chain)
+    assert torch.equal(loaded.eval()(image()), again.eval()(image()))

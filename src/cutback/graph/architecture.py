@@ -30,7 +30,7 @@ def structure_hash(model: nn.Module, changed: Mapping[str, Mapping[str, object]]
                 for name, value in sorted(vars(module).items())
                 if isinstance(value, _PLAIN) and not name.startswith("_") and name != "training"
             }
-            settings |= (changed or {}).get(path, {})
+            settings |= {name: value for name, value in (changed or {}).get(path, {}).items() if name in settings}
         lines.append(f"{path}:{type(module).__name__}:{json.dumps(settings, default=str)}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

@@ -69,8 +69,8 @@ def load_checkpoint(directory: Path, build: Callable[[], Model]) -> Model:
     return model
 
 
-def load_plan(directory: Path) -> Plan:
-    """Return the plan of a checkpoint, checked as ``cutback.load`` checks it."""
+def read_plan(directory: Path) -> Plan:
+    """Return the plan of a checkpoint. See ``cutback.load_plan``."""
     return _read(directory)[0]
 
 
