@@ -84,6 +84,8 @@ def choose_widths(
             f"no permitted cut meets the budget: {over}; ask for more, or permit more (ignore, round_to, min_channels)",
             reachable,
         )
+    if fits(start):
+        return start
     steps = _steps(choices, allocate)
     few, many = 0, len(steps)
     while few < many:
