@@ -6,10 +6,10 @@ import numpy as np
 from torch import fx
 
 from cutback.errors import CaptureError
+from cutback.graph.call import Assumption
 from cutback.graph.capture import module_path
 from cutback.graph.graph import Graph
 from cutback.graph.groups import couple
-from cutback.graph.interpret import Assumption
 from cutback.graph.replay import Illegal
 from cutback.graph.second_pass import second_pass
 

@@ -7,10 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
+from cutback.graph.call import Assumption
 from cutback.graph.capture import Capture
 from cutback.graph.graph import Coupling, Graph, Group, KeptLayer, Slot, SlotUnits, layer_of
 from cutback.graph.inputs import Inputs
-from cutback.graph.interpret import Assumption, label
+from cutback.graph.interpret import label
 from cutback.graph.labels import NONE, Boundary, LabelStore, compact, varying_dimensions
 from cutback.graph.states import StateLabels
 

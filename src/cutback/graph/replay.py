@@ -15,19 +15,10 @@ from torch import Size, Tensor, fx, nn
 
 from cutback.errors import CaptureError
 from cutback.graph.attributes import Changes, set_attributes
+from cutback.graph.call import Call, Decision, Labels, Refused, Trail
 from cutback.graph.capture import Capture, capture, operator_of
 from cutback.graph.clone import own_tensors, state_tensors, structural_clone
-from cutback.graph.interpret import (
-    Call,
-    Decision,
-    Labelling,
-    Labels,
-    Refused,
-    Trail,
-    labels_in,
-    rule_for,
-    run_on_labels,
-)
+from cutback.graph.interpret import Labelling, labels_in, rule_for, run_on_labels
 from cutback.graph.labels import NONE, Boundary, core
 from cutback.graph.states import State, StateLabels
 

@@ -6,9 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cutback.errors import IllegalCut
-from cutback.graph.capture import module_path
+from cutback.graph.capture import module_path, operator_of
 from cutback.graph.graph import Graph
-from cutback.graph.interpret import operator_of
 from cutback.graph.replay import Illegal, Orders
 from cutback.graph.second_pass import natural_orders, second_pass
 from cutback.planning.plan import Kept, Plan

@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
+from cutback.graph.call import Mixing, Trail
 from cutback.graph.capture import Capture, operator_of
 from cutback.graph.graph import Graph
 from cutback.graph.inputs import Inputs
-from cutback.graph.interpret import Mixing, Trail
 from cutback.graph.replay import KeptLabels
 
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from cutback.graph.interpret import Call, Labels, Refused, rules
+from cutback.graph.call import Call, Labels, Refused, rules
 from cutback.graph.labels import spread, varies, varying_dimensions
 from cutback.graph.rules.vectors import vector_along
 from cutback.graph.states import State

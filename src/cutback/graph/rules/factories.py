@@ -1,6 +1,6 @@
 """Tensors created with sizes of their own: what shares a dimension with them must keep it."""
 
-from cutback.graph.interpret import Call, Labels, rules
+from cutback.graph.call import Call, Labels, rules
 
 _FACTORIES = (
     *("zeros", "ones", "full", "empty", "rand", "randn", "arange", "linspace", "eye", "scalar_tensor", "tensor"),

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from cutback.graph.call import Call, Labels, Refused, rules
 from cutback.graph.capture import module_kind
-from cutback.graph.interpret import Call, Labels, Refused, rules
 from cutback.graph.labels import core, spread, varies, varying_dimensions
 from cutback.graph.rules.vectors import vector_along
 from cutback.graph.states import State

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from cutback.graph.interpret import Call, Labels, Refused, rules
+from cutback.graph.call import Call, Labels, Refused, rules
 from cutback.graph.labels import NONE, compact, core, varies, varying_dimensions
 from cutback.graph.states import State
 

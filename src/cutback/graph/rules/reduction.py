@@ -5,7 +5,7 @@ import operator
 import torch
 from torch import Tensor
 
-from cutback.graph.interpret import Call, Labels, Refused, rules
+from cutback.graph.call import Call, Labels, Refused, rules
 from cutback.graph.labels import varies, varying_dimensions
 from cutback.graph.rules.vectors import merged_over
 

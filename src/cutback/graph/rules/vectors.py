@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from cutback.graph.interpret import Call, Refused
+from cutback.graph.call import Call, Refused
 from cutback.graph.labels import core, varies, varying_dimensions
 
 

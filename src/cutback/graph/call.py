@@ -1,0 +1,237 @@
+"""One call of an operator as a rule sees it, and the table of rules."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import UnionType
+from typing import TypeVar
+
+import torch
+from torch import Tensor, fx, nn
+
+from cutback.graph.capture import module_kind, module_path
+from cutback.graph.labels import NONE, Boundary, LabelStore
+from cutback.graph.states import State, StateLabels
+from cutback.registry import Registry
+
+Labels = Tensor | State | Sequence["Labels"] | None
+"""What stands for a node's value: a label tensor, a parameter not yet used, several of these, or no tensor."""
+
+
+Decision = TypeVar("Decision")
+
+
+class Refused(Exception):
+    """A rule cannot follow the channels through this call; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """A size in a call that is taken to follow the cut, to be checked by capturing again with fewer channels.
+
+    Attributes:
+        node: the call.
+        labels: the labels of the channels concerned.
+        boundary: the reason to give should the size turn out to be fixed.
+    """
+
+    node: fx.Node
+    labels: Tensor
+    boundary: Boundary
+
+
+@dataclass(frozen=True, eq=False)
+class Mixing:
+    """An argument of an operator that computes across channels: it is to see only those that stay.
+
+    Attributes:
+        argument: its name in the operator's schema.
+        labels: its labels.
+        dimensions: the dimensions it is mixed along.
+        restored: whether the result has those dimensions too.
+    """
+
+    argument: str
+    labels: Tensor
+    dimensions: tuple[int, ...]
+    restored: bool
+
+
+@dataclass
+class Trail:
+    """What a rule did at one call, for doing the same again after a cut.
+
+    Attributes:
+        refused: whether the call became a boundary.
+        issued: the labels it was given for results of its own.
+        decided: what it found out about the uncut sizes.
+        tied: the labels it tied to slices of states.
+        results: the labels it gave to the results.
+        mixed: the arguments that are mixed across channels.
+        widths: attributes of the running module that hold widths: path, name, and the labels along each dimension.
+    """
+
+    refused: bool = False
+    issued: list[Tensor] = field(default_factory=list)
+    decided: list[object] = field(default_factory=list)
+    tied: list[Tensor] = field(default_factory=list)
+    results: list[Tensor] = field(default_factory=list)
+    mixed: list[Mixing] = field(default_factory=list)
+    widths: list[tuple[str, str, tuple[Tensor, ...]]] = field(default_factory=list)
+
+    def restart(self) -> None:
+        """Forget what a rule did before it refused the call."""
+        self.refused = True
+        for noted in (self.issued, self.decided, self.tied, self.mixed, self.widths):
+            noted.clear()
+
+
+@dataclass
+class Call:
+    """One call of an operator, as a rule sees it.
+
+    Attributes:
+        node: the graph node.
+        operator: name without the in-place underscore, for instance ``aten::relu``.
+        arguments: by the names of the operator's schema; tensors are replaced by their labels.
+        values: the fake result, for its shapes.
+        store: where labels are issued and united.
+        states: the labels of parameters and buffers.
+        trail: receives what the rule does.
+        assumptions: receives sizes that must follow a cut.
+    """
+
+    node: fx.Node
+    operator: str
+    arguments: dict[str, object]
+    values: object
+    store: LabelStore
+    states: StateLabels
+    trail: Trail
+    assumptions: list[Assumption]
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the result."""
+        if not isinstance(self.values, Tensor):
+            raise Refused("returns several tensors")
+        return self.values.shape
+
+    def labels(self, name: str) -> Tensor:
+        """Return the labels of a tensor argument; a parameter gives one label an element."""
+        return self.as_labels(self.arguments[name])
+
+    def as_labels(self, value: object) -> Tensor:
+        """Turn what stands for a tensor into its labels."""
+        if isinstance(value, State):
+            labels = self.states.each(value)
+            if labels is None:
+                raise Refused(f"uses the large parameter {value.name} element by element")
+            return labels
+        if not isinstance(value, Tensor):
+            raise Refused("has an argument that is not a tensor where one was expected")
+        return value
+
+    def state(self, name: str) -> State | None:
+        """Return a parameter argument; ``None`` where the argument is absent.
+
+        Raises:
+            Refused: the argument is a computed tensor.
+        """
+        value = self.arguments.get(name)
+        if value is None or isinstance(value, State):
+            return value
+        raise Refused(f"its {name} is computed in forward, not a parameter")
+
+    def operands(self) -> list[Tensor]:
+        """Return the labels of all tensor arguments, lists flattened."""
+        found: list[Tensor] = []
+        for value in self.arguments.values():
+            for item in value if isinstance(value, list | tuple) else [value]:
+                found += [self.as_labels(item)] if isinstance(item, Tensor | State) else []
+        return found
+
+    def boundary(self, reason: str) -> Boundary:
+        """Return a boundary at this call."""
+        return Boundary(self.operator, module_path(self.node), reason)
+
+    def unite(self, first: Tensor, second: Tensor) -> None:
+        """Unite the channels behind two label tensors of one shape, element by element."""
+        self.store.unite(first, second)
+
+    def tie_blocks(self, labels: Tensor, dimension: int, blocks: int) -> None:
+        """Let equal blocks along a dimension lose the same positions."""
+        self.store.tie_blocks(labels, dimension, blocks)
+
+    def made(self, state: State, dimension: int, role: str) -> Tensor:
+        """Return the labels of the channels that the slices of a state make, shape ``(state.shape[dimension],)``."""
+        return self.states.vector(state, dimension, role)
+
+    def tie(self, labels: Tensor, state: State, dimension: int, role: str) -> None:
+        """Let the slices of a state go with the channels behind ``labels``, shape ``(state.shape[dimension],)``."""
+        self.trail.tied.append(labels)
+        own = self.states.vector(state, dimension, role)
+        self.store.unite(labels, own)
+        self.keep(own[labels == NONE], "goes with something constant")
+
+    def tie_elements(self, labels: Tensor, state: State) -> None:
+        """Let the elements of a state go with the channels behind ``labels``, of the state's shape."""
+        own = self.as_labels(state)
+        self.unite(labels, own)
+        self.keep(own[labels == NONE], "goes with something constant")
+
+    def mix(self, argument: str, labels: Tensor, dimensions: Sequence[int], *, restored: bool) -> None:
+        """Note that an argument is mixed across channels, see ``Mixing``."""
+        self.trail.mixed.append(Mixing(argument, labels, tuple(dimensions), restored))
+
+    def width(self, kinds: type[nn.Module] | UnionType, attribute: str, *along: Tensor) -> None:
+        """Note that an attribute of the running module, if it is of these kinds, holds widths.
+
+        Args:
+            kinds: classes of torch that have the attribute.
+            attribute: its name; an integer, or a tuple of as many as there are label vectors.
+            along: the labels along each dimension the attribute gives the size of.
+        """
+        if issubclass(module_kind(self.node), kinds):
+            self.trail.widths.append((module_path(self.node), attribute, along))
+
+    def fresh(self) -> Tensor:
+        """Return a new label, shape ``(1,)``."""
+        self.trail.issued.append(self.store.fresh(1))
+        return self.trail.issued[-1]
+
+    def decide(self, found: Decision) -> Decision:
+        """Note something found out about uncut sizes; after a cut the same is returned whatever is found then."""
+        self.trail.decided.append(found)
+        return found
+
+    def keep(self, labels: Tensor, reason: str) -> None:
+        """Keep the channels behind ``labels`` because of this call."""
+        self.store.keep(labels, self.boundary(reason))
+
+    def keep_state(self, state: State, reason: str) -> None:
+        """Keep a parameter or buffer whole because of this call."""
+        for labels in self.states.all_of(state):
+            self.keep(labels, reason)
+
+    def assume(self, labels: Tensor, reason: str) -> None:
+        """Take a size of this call to follow the cut of ``labels``; ``reason`` is used if it does not."""
+        self.assumptions.append(Assumption(self.node, labels, self.boundary(reason)))
+
+    def kept_result(self, reason: str) -> Labels:
+        """Return labels for a result whose channels are unknown and therefore stay."""
+
+        def one(value: object) -> Labels:
+            if isinstance(value, Tensor):
+                label = self.fresh()
+                self.keep(label, reason)
+                return label.expand(value.shape) if value.dim() else torch.zeros((), dtype=torch.int64)
+            if isinstance(value, list | tuple):
+                return [one(item) for item in value]
+            return None
+
+        return one(self.values)
+
+
+Rule = Callable[[Call], Labels]
+
+rules: Registry[Rule] = Registry("operator rule", "cutback.graph.rules")
