@@ -10,8 +10,8 @@ from cutback.graph.call import Assumption
 from cutback.graph.capture import module_path
 from cutback.graph.graph import Graph
 from cutback.graph.groups import couple
+from cutback.graph.matching import legal_cut
 from cutback.graph.replay import Illegal
-from cutback.graph.second_pass import second_pass
 
 
 def resolved(graph: Graph, assumptions: Sequence[Assumption]) -> Graph:
@@ -29,10 +29,10 @@ def resolved(graph: Graph, assumptions: Sequence[Assumption]) -> Graph:
         CaptureError: the narrower model fails whatever stays.
     """
     refused: dict[fx.Node, str] = {}
-    while assumptions and graph.groups:
+    while graph.coupling.assumes and graph.groups:
         try:
             for probe in _probes(graph):
-                second_pass(graph, probe)
+                legal_cut(graph, probe, [np.zeros(group.units) for group in graph.groups])
         except Illegal as failure:
             open_questions = [a for a in assumptions if a.node not in refused]
             blamed = _blamed(failure.node, open_questions)
@@ -53,9 +53,14 @@ def resolved(graph: Graph, assumptions: Sequence[Assumption]) -> Graph:
 
 
 def _probes(graph: Graph) -> list[list[np.ndarray]]:
-    """Return two cuts: the last unit of every group gone, and every other one."""
+    """Return two cuts: the last unit of every group gone, and every other one; balanced where they must be."""
     last = [np.arange(group.units) < group.units - 1 for group in graph.groups]
     other = [np.arange(group.units) % 2 == 1 for group in graph.groups]
+    for system in graph.systems:
+        for probe, share in ((last, 0.9), (other, 0.5)):
+            counts = system.nearest(system.sizes * share)
+            for cell, count in zip(system.cells, system.sizes if counts is None else counts, strict=True):
+                probe[cell.group][list(cell.units)] = np.arange(len(cell.units)) < count
     return [last, other]
 
 

@@ -1,7 +1,7 @@
 """Running a captured graph on labels instead of values."""
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -32,7 +32,13 @@ class Labelling:
     fixed: list[Tensor]
 
 
-def label(capture: Capture, store: LabelStore, states: StateLabels, refused: Mapping[fx.Node, str]) -> Labelling:
+def label(
+    capture: Capture,
+    store: LabelStore,
+    states: StateLabels,
+    refused: Mapping[fx.Node, str],
+    tied: Collection[fx.Node] = (),
+) -> Labelling:
     """Run a captured graph on labels.
 
     Args:
@@ -40,11 +46,12 @@ def label(capture: Capture, store: LabelStore, states: StateLabels, refused: Map
         store: receives what is united and what is kept.
         states: labels of parameters and buffers, shared between captures.
         refused: calls to be made boundaries, with the reason of each.
+        tied: calls whose blocks must lose the same positions, not only equally many.
     """
     found = Labelling([], [], [], [])
 
     def apply(node: fx.Node, arguments: dict[str, object], value: object) -> Labels:
-        call = Call(node, operator_of(node), arguments, value, store, states, Trail(), found.assumptions)
+        call = Call(node, operator_of(node), arguments, value, store, states, Trail(node in tied), found.assumptions)
         found.trails.append(call.trail)
         result = _label_call(call, refused.get(node))
         call.trail.results = labels_in(result)
