@@ -91,7 +91,7 @@ def run_on_labels(
         elif node.op == "placeholder":
             environment[node] = _whole(value, fixed, Boundary("input", "", "the network's input"))
         elif node.op == "get_attr":
-            constant = getattr(capture.module, str(node.target))
+            constant = capture.constants[str(node.target)]
             environment[node] = _whole(constant, fixed, Boundary("constant", "", "a constant tensor"))
         elif node.op == "call_function" and node.target is operator.getitem:
             source = environment[node.args[0]]  # type: ignore[index]
