@@ -71,11 +71,12 @@ class System:
     def levels(self) -> NDArray[np.int64]:
         """Balanced counts from the whole system to the least, fewer in all at each; shape ``(levels, cells)``.
 
-        Where all cells can shrink in one proportion that is all; else the balanced counts nearest to equal shares are
+        Where all cells can shrink in one proportion only, or finely enough, that is all; else the balanced counts nearest to equal shares are
         found by integer programming (HiGHS).
         """
         divisor = math.gcd(*self.sizes.tolist())
-        if not self.offsets.any() and (divisor >= _FINEST // 4 or divisor == self.sizes.max()):
+        only = np.linalg.matrix_rank(self.matrix) == len(self.cells) - 1
+        if not self.offsets.any() and (only or divisor >= _FINEST // 4):
             return np.arange(divisor, 0, -1)[:, None] * (self.sizes // divisor)
         steps = min(int(self.sizes.sum()), _FINEST)
         found = [self.sizes]
