@@ -135,7 +135,8 @@ def apply_(
     """Cut the traced model in place, proven; all or nothing.
 
     Parameters keep their identity; their gradients, the optimisers' state and the copies are cut along, so that a
-    training loop goes on, learning rate schedulers and gradient scalers included.
+    training loop goes on, learning rate schedulers and gradient scalers included. A model traced in its
+    ``DistributedDataParallel`` is cut on all ranks together; wrap it anew afterwards with ``rewrap``.
 
     Args:
         graph: from ``trace``; stale afterwards.
@@ -158,6 +159,7 @@ def apply_(
         ArchitectureMismatch: the plan belongs to another architecture.
         UnreachedParameters: see ``ignore_unreached``.
         OptimizerStateError: an optimiser's state cannot be cut.
+        DifferentCuts: another rank has another plan (only where the model was traced in ``DistributedDataParallel``).
 
     Example:
         >>> import torch, cutback

@@ -18,7 +18,7 @@ from cutback.surgery.slices import check_slice, sliced
 from cutback.surgery.transaction import Transaction
 from cutback.surgery.verify import Proof
 from cutback.surgery.verify import prove as prove_plan
-from cutback.surgery.wrappers import stage_refusal
+from cutback.surgery.wrappers import check_same_on_all_ranks, stage_refusal
 
 Gradients = Literal["cut", "clear"]
 
@@ -36,6 +36,7 @@ def cut_in_place(
     """Carry out a plan. See ``cutback.apply_`` for the arguments and the errors."""
     model = graph.model
     _check_fits(graph, plan)
+    check_same_on_all_ranks(graph.wrappers, plan)
     if not ignore_unreached:
         _check_unreached(graph, plan)
     proof = prove_plan(graph, plan) if prove else None

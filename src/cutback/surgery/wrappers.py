@@ -1,14 +1,19 @@
 """Wrappers around a model that was cut: the old ones refuse to run, and new ones are made with the same settings."""
 
+import hashlib
 import inspect
+import json
 import warnings
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
-from torch import nn
+import torch
+from torch import distributed, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from cutback.errors import StaleWrapper, UserMistake
+from cutback.errors import DifferentCuts, StaleWrapper, UserMistake
 from cutback.graph.unwrap import inside, is_compiled
+from cutback.planning.plan import Plan
 from cutback.surgery.transaction import Transaction
 
 _MIB = 1024 * 1024
@@ -58,6 +63,27 @@ def rewrap(model: nn.Module) -> nn.Module:
         raise UserMistake(f"{type(model).__name__} is a wrapper of its own kind; make it anew around the cut model")
     new.training = model.training
     return new
+
+
+def check_same_on_all_ranks(wrappers: Iterable[nn.Module], plan: Plan) -> None:
+    """Check that all processes which train a model together cut it alike; they have to call this together.
+
+    Raises:
+        DifferentCuts: raised in every process alike.
+    """
+    cut = {name: {d: kept.indices for d, kept in dimensions.items()} for name, dimensions in plan.slices.items()}
+    digest = hashlib.sha256(json.dumps([plan.architecture, cut], sort_keys=True).encode()).digest()
+    for wrapper in wrappers:
+        if isinstance(wrapper, DistributedDataParallel):
+            own = torch.tensor(list(digest), dtype=torch.uint8, device=wrapper.device)
+            ranks = distributed.get_world_size(wrapper.process_group)
+            found = [torch.empty_like(own) for _ in range(ranks)]
+            distributed.all_gather(found, own, group=wrapper.process_group)
+            if any(not torch.equal(other, own) for other in found):
+                raise DifferentCuts(
+                    f"the {ranks} processes have made different plans; make one from what they share (weights, or "
+                    "scores averaged over all), or on one rank and send it to the others (to_json, from_json)"
+                )
 
 
 def stage_refusal(transaction: Transaction, wrapper: nn.Module) -> None:
