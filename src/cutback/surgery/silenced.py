@@ -1,6 +1,6 @@
 """The proof's reference: the captured graph with the removed channels silenced where they are consumed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -9,25 +9,54 @@ from torch import Tensor, fx
 
 from cutback.graph.call import Mixing, Trail
 from cutback.graph.capture import Capture, operator_of
-from cutback.graph.graph import Graph
+from cutback.graph.graph import Graph, Slot
 from cutback.graph.inputs import Inputs
 from cutback.graph.replay import KeptLabels
 
 
 def silenced_states(graph: Graph, states: Mapping[str, Tensor], kept: list[NDArray[np.bool_]]) -> dict[str, Tensor]:
-    """Return states with the columns that consume removed channels set to zero."""
+    """Return states with the columns that consume removed channels set to zero; the others are the same tensors."""
     result = dict(states)
+    for slot, removed in _consumers(graph, kept):
+        weight = result[slot.state]
+        result[slot.state] = weight.index_fill(slot.dimension, removed.to(weight.device), 0)
+    return result
+
+
+def restored_states(
+    graph: Graph, silenced: Mapping[str, Tensor], states: Mapping[str, Tensor], kept: list[NDArray[np.bool_]]
+) -> dict[str, Tensor]:
+    """Return silenced states, which may have been changed since, with the columns from before in their places."""
+    result = dict(silenced)
+    for slot, removed in _consumers(graph, kept):
+        before = states[slot.state]
+        removed = removed.to(before.device)  # noqa: PLW2901 (the same indices)
+        columns = before.index_select(slot.dimension, removed)
+        result[slot.state] = result[slot.state].index_copy(slot.dimension, removed, columns)
+    return result
+
+
+def _consumers(graph: Graph, kept: list[NDArray[np.bool_]]) -> Iterator[tuple[Slot, Tensor]]:
+    """Yield the slots that lose columns, and the indices of those."""
     for slot, owners in graph.slots.items():
         if slot.consumes:
             removed = torch.from_numpy(np.flatnonzero(~owners.stays(kept)))
             if len(removed):
-                weight = result[slot.state]
-                result[slot.state] = weight.index_fill(slot.dimension, removed.to(weight.device), 0)
-    return result
+                yield slot, removed
+
+
+def mixes(trails: Sequence[Trail]) -> bool:
+    """Say whether some operator mixes channels, so that silent ones would still change what it computes."""
+    return any(trail.mixed for trail in trails)
 
 
 def run_silenced(
-    recorded: Capture, trails: Sequence[Trail], labels: KeptLabels, states: Mapping[str, Tensor], inputs: Inputs
+    recorded: Capture,
+    trails: Sequence[Trail],
+    labels: KeptLabels,
+    states: Mapping[str, Tensor],
+    inputs: Inputs,
+    after: Callable[[fx.Node, Sequence[object], object], None] | None = None,
 ) -> list[Tensor]:
     """Run a captured graph in which operators that mix channels see only those that stay.
 
@@ -37,17 +66,23 @@ def run_silenced(
         labels: which labels stay.
         states: silenced states.
         inputs: the inputs.
+        after: called after each call of an operator that mixes none, with its arguments and its output.
 
     Returns:
         The graph's results; where channels are gone their places hold zeros.
     """
-    if not any(trail.mixed for trail in trails):
+    if after is None and not mixes(trails):
         return recorded.run(states, inputs)
     waiting = iter(trails)
 
     def call(node: fx.Node, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
         mixed = next(waiting).mixed if operator_of(node) != "getitem" else []
-        return _mixed_call(node, args, kwargs, mixed, labels) if mixed else node.target(*args, **kwargs)  # type: ignore[operator]
+        if mixed:
+            return _mixed_call(node, args, kwargs, mixed, labels)
+        output = node.target(*args, **kwargs)  # type: ignore[operator]
+        if after is not None:
+            after(node, args, output)
+        return output
 
     return recorded.execute(states, inputs, call)
 
