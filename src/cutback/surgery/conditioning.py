@@ -75,7 +75,7 @@ class Awakening:
         if not isinstance(output, Tensor) or not (contraction or operator in _NORMS):
             return
         weight, shift = [*args, None, None][1:3]
-        weight_free, shift_free = (self._first_use.get(source) is node for source in [*node.args, None, None][1:3])
+        weight_free, shift_free = (self._is_first_use(node, position) for position in (1, 2))
         spatial = weight.dim() - 2 if contraction and isinstance(weight, Tensor) else output.dim() - 2
         channel = output.dim() - 1 - spatial
         across = [dimension for dimension in range(output.dim()) if dimension != channel]
@@ -92,6 +92,11 @@ class Awakening:
             sign = torch.where(highest < wanted, -1.0, 1.0).to(output.dtype)
             weight.mul_(sign.view(-1, *[1] * (weight.dim() - 1)))
             output.mul_(sign.view(shape))
+
+    def _is_first_use(self, node: fx.Node, position: int) -> bool:
+        """Say whether an argument is a state that may be changed and that no call before this one has used."""
+        source = node.args[position] if position < len(node.args) else None
+        return isinstance(source, fx.Node) and self._first_use.get(source) is node
 
 
 def _kinds(graph: Graph) -> dict[str, str]:
