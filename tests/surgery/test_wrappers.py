@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import distributed, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import SGD
 from torch.optim.swa_utils import AveragedModel
@@ -212,6 +213,7 @@ def test_wrappers_of_other_kinds_are_not_guessed_at(alone):
         cutback.rewrap(Own(residual()))
 
 
+@pytest.mark.slow
 def test_two_ranks_make_the_same_cut_or_none_and_train_on_alike(tmp_path):
     context = torch.multiprocessing.spawn(train_and_cut, (str(tmp_path),), nprocs=2, join=False)
     while not context.join(timeout=120):
@@ -225,3 +227,10 @@ def test_two_ranks_make_the_same_cut_or_none_and_train_on_alike(tmp_path):
     for mine, other, exchanged in zip(first["alone"], second["alone"], first["exchanged"], strict=True):
         assert not torch.equal(mine, other)  # each rank has data of its own, and the wrapper exchanges the mean
         torch.testing.assert_close(exchanged, (mine + other) / 2)
+
+
+def test_a_sharded_model_is_refused(alone):
+    mesh = distributed.device_mesh.init_device_mesh("cpu", (1,))
+    model = fully_shard(residual(), mesh=mesh)
+    with pytest.raises(UserMistake, match=r"sharded over several processes; cut it before it is sharded"):
+        cutback.trace(model, image())
