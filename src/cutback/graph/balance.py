@@ -71,8 +71,8 @@ class System:
     def levels(self) -> NDArray[np.int64]:
         """Balanced counts from the whole system to the least, fewer in all at each; shape ``(levels, cells)``.
 
-        Where all cells can shrink in one proportion only, or finely enough, that is all; else the balanced counts nearest to equal shares are
-        found by integer programming (HiGHS).
+        Where all cells can shrink in one proportion only, or finely enough, that is all; else the balanced counts
+        nearest to equal shares are found by integer programming (HiGHS).
         """
         divisor = math.gcd(*self.sizes.tolist())
         only = np.linalg.matrix_rank(self.matrix) == len(self.cells) - 1

@@ -158,6 +158,7 @@ class Graph:
         unreached: parameters that no captured forward pass has used.
         coupling: how labels became units.
         train_failure: why the model could not be captured in train mode; empty where it was.
+        wrappers: what was around the model when it was traced (see ``cutback.rewrap``), outermost first.
     """
 
     model: nn.Module
@@ -171,6 +172,7 @@ class Graph:
     unreached: tuple[str, ...]
     coupling: Coupling
     train_failure: str = ""
+    wrappers: tuple[nn.Module, ...] = ()
 
     def __str__(self) -> str:
         name = max([5, *(len(group.name) for group in self.groups), *(len(layer.layer) for layer in self.kept)])

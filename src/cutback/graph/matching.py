@@ -62,8 +62,9 @@ def _matched(
     whole = _Places(coupling.labellings, coupling.states, coupling.components)
     rank = _ranks(graph, kept, scores)
     taken: dict[int, int] = {}
-    for signature, wanted in again.components.items():
-        free = whole.components.get(signature, [])
+    available = whole.components(shared := whole.names & again.names)
+    for signature, wanted in again.components(shared).items():
+        free = available.get(signature, [])
         if len(wanted) > len(free):
             return None
         best = sorted(range(len(free)), key=lambda place: -rank[free[place]])[: len(wanted)]
@@ -91,7 +92,6 @@ class _Places:
 
     Attributes:
         vectors: the component of each slice of each state, by state and dimension.
-        components: those found in the same places equally often and in the same blocks, in order, by signature.
     """
 
     def __init__(self, labellings: Sequence[Labelling], states: StateLabels, components: NDArray[np.int64]) -> None:
@@ -103,18 +103,29 @@ class _Places:
                 for number, balance in enumerate(trail.balanced):
                     for block, labels in enumerate(balance.parts):
                         places[mode, call, number, block] = components[labels.numpy()]
-        # Places are numbered by name, not by order: a tied weight may be met in another order.
-        number_of = {name: number for number, name in enumerate(sorted(places, key=repr))}
+        self._places = places
+        self._constant = int(components[NONE])
+
+    @property
+    def names(self) -> set[tuple[object, ...]]:
+        """The names of all places. A block that is down to one channel may have none."""
+        return set(self._places)
+
+    def components(self, names: set[tuple[object, ...]]) -> dict[Signature, list[int]]:
+        """Return the components found in the same ones of some places equally often, in order, by signature."""
+        number_of = {name: number for number, name in enumerate(sorted(names, key=repr))}
         found: dict[int, list[tuple[int, int]]] = {}
         first: dict[int, int] = {}
-        for name, vector in places.items():
+        for name, vector in self._places.items():
             for component, start, count in zip(*np.unique(vector, return_index=True, return_counts=True), strict=True):
-                found.setdefault(int(component), []).append((number_of[name], int(count)))
-                first.setdefault(int(component), int(start))
-        self.components: dict[Signature, list[int]] = {}
+                if name in names:
+                    found.setdefault(int(component), []).append((number_of[name], int(count)))
+                    first.setdefault(int(component), int(start))
+        alike: dict[Signature, list[int]] = {}
         for component in sorted(found, key=lambda component: first[component]):
-            if component != components[NONE]:
-                self.components.setdefault(tuple(sorted(found[component])), []).append(component)
+            if component != self._constant:
+                alike.setdefault(tuple(sorted(found[component])), []).append(component)
+        return alike
 
 
 def _labelled_again(graph: Graph, captures: Sequence[Capture]) -> _Places | None:

@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 
 from cutback.graph.capture import Capture, capture
 from cutback.graph.inputs import Inputs
+from cutback.graph.unwrap import unwrapped
 from cutback.measure.batch import samples
 
 _CONVOLUTIONS = {f"aten::conv{n}d" for n in (1, 2, 3)}
@@ -78,7 +79,7 @@ def macs(model: nn.Module, example_inputs: object) -> int:
     """Count the MACs of a model in eval mode, for a batch of one.
 
     Args:
-        model: any module.
+        model: any module; wrappers (DDP, ``torch.compile``) are looked through.
         example_inputs: a tensor, a tuple of positional or a dict of keyword arguments.
 
     Raises:
@@ -89,12 +90,12 @@ def macs(model: nn.Module, example_inputs: object) -> int:
         >>> macs(nn.Conv2d(3, 8, 3, padding=1), zeros(1, 3, 10, 10))
         21600
     """
-    return count_macs(capture(model, Inputs.of(example_inputs), training=False))
+    return count_macs(capture(unwrapped(model), Inputs.of(example_inputs), training=False))
 
 
 def params(model: nn.Module) -> int:
     """Count the elements of all parameters, tied ones once; buffers are not parameters."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    return sum(parameter.numel() for parameter in unwrapped(model).parameters())
 
 
 def _einsum(equation: str, shapes: Sequence[tuple[int, ...]]) -> int:

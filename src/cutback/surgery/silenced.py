@@ -1,6 +1,6 @@
 """The proof's reference: the captured graph with the removed channels silenced where they are consumed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -9,31 +9,58 @@ from torch import Tensor, fx
 
 from cutback.graph.call import Mixing, Trail
 from cutback.graph.capture import Capture, operator_of
-from cutback.graph.graph import Graph
+from cutback.graph.graph import Graph, Slot
 from cutback.graph.inputs import Inputs
 from cutback.graph.replay import KeptLabels
 
 
 def silenced_states(graph: Graph, states: Mapping[str, Tensor], kept: list[NDArray[np.bool_]]) -> dict[str, Tensor]:
-    """Return states with the columns that consume removed channels set to zero."""
+    """Return states with the columns that consume removed channels set to zero; the others are the same tensors."""
     result = dict(states)
+    for slot, removed in _consumers(graph, states, kept):
+        result[slot.state] = result[slot.state].masked_fill(removed, 0)
+    return result
+
+
+def restored_states(
+    graph: Graph, silenced: Mapping[str, Tensor], states: Mapping[str, Tensor], kept: list[NDArray[np.bool_]]
+) -> dict[str, Tensor]:
+    """Return silenced states, which may have been changed since, with the columns from before in their places."""
+    result = dict(silenced)
+    for slot, removed in _consumers(graph, states, kept):
+        result[slot.state] = torch.where(removed, states[slot.state], result[slot.state])
+    return result
+
+
+def _consumers(
+    graph: Graph, states: Mapping[str, Tensor], kept: list[NDArray[np.bool_]]
+) -> Iterator[tuple[Slot, Tensor]]:
+    """Yield the slots that lose columns, and which ones: a mask that the state's shape can be expanded from."""
     for slot, owners in graph.slots.items():
         stays = owners.stays(kept) if slot.consumes else np.ones(0, dtype=bool)
         if not stays.all():
-            weight = result[slot.state]
+            weight = states[slot.state]
             removed = torch.from_numpy(~stays).to(weight.device)
             shape = [1] * weight.dim()
             shape[slot.dimension] = weight.shape[slot.dimension]
             if slot.blocks > 1:
-                rows = weight.shape[0]
-                removed = removed.view(slot.blocks, -1).repeat_interleave(rows // slot.blocks, 0)
-                shape[0] = rows
-            result[slot.state] = weight.masked_fill(removed.view(shape), 0)
-    return result
+                shape[0] = weight.shape[0]
+                removed = removed.view(slot.blocks, -1).repeat_interleave(shape[0] // slot.blocks, 0)
+            yield slot, removed.view(shape)
+
+
+def mixes(trails: Sequence[Trail]) -> bool:
+    """Say whether some operator mixes channels, so that silent ones would still change what it computes."""
+    return any(trail.mixed for trail in trails)
 
 
 def run_silenced(
-    recorded: Capture, trails: Sequence[Trail], labels: KeptLabels, states: Mapping[str, Tensor], inputs: Inputs
+    recorded: Capture,
+    trails: Sequence[Trail],
+    labels: KeptLabels,
+    states: Mapping[str, Tensor],
+    inputs: Inputs,
+    after: Callable[[fx.Node, Sequence[object], object], None] | None = None,
 ) -> list[Tensor]:
     """Run a captured graph in which operators that mix channels see only those that stay.
 
@@ -43,17 +70,23 @@ def run_silenced(
         labels: which labels stay.
         states: silenced states.
         inputs: the inputs.
+        after: called after each call of an operator that mixes none, with its arguments and its output.
 
     Returns:
         The graph's results; where channels are gone their places hold zeros.
     """
-    if not any(trail.mixed for trail in trails):
+    if after is None and not mixes(trails):
         return recorded.run(states, inputs)
     waiting = iter(trails)
 
     def call(node: fx.Node, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
         mixed = next(waiting).mixed if operator_of(node) != "getitem" else []
-        return _mixed_call(node, args, kwargs, mixed, labels) if mixed else node.target(*args, **kwargs)  # type: ignore[operator]
+        if mixed:
+            return _mixed_call(node, args, kwargs, mixed, labels)
+        output = node.target(*args, **kwargs)  # type: ignore[operator]
+        if after is not None:
+            after(node, args, output)
+        return output
 
     return recorded.execute(states, inputs, call)
 
