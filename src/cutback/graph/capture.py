@@ -19,6 +19,7 @@ from cutback.errors import CaptureError, DataDependentControlFlow
 from cutback.graph.clone import ordinary, random_state_kept, set_training, state_tensors, structural_clone
 from cutback.graph.inputs import Inputs, tensors_in
 
+_RECURRENT = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
 _MODULE, _KIND = "cutback_module", "cutback_kind"
 
 
@@ -187,6 +188,9 @@ class DropoutOff(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in self._dropouts:
             return args[0] if args else kwargs["input"]
+        if func in _RECURRENT:  # (input, states, weights, biases, layers, dropout, ...); packed: one more before that
+            place = 6 if isinstance(args[3], list | tuple) else 5
+            args = (*args[:place], 0.0, *args[place + 1 :])
         if func is nn.functional.scaled_dot_product_attention:
             args, kwargs = (*args[:4], *([0.0] if len(args) > 4 else []), *args[5:]), {**kwargs}
             if "dropout_p" in kwargs:

@@ -9,6 +9,7 @@ from torch import Tensor, fx
 from torch._ops import OpOverload
 from torch.fx.node import map_arg
 
+from cutback.graph.aliasing import Memory
 from cutback.graph.call import Assumption, Call, Labels, Refused, Rule, Trail, rules
 from cutback.graph.capture import Capture, operator_of
 from cutback.graph.labels import Boundary, LabelStore, spread
@@ -77,6 +78,7 @@ def run_on_labels(
     """
     known = dict(zip(capture.nodes, capture.states, strict=False))
     environment: dict[fx.Node, Labels] = {}
+    memory = Memory()
     for node in capture.nodes:
         value = node.meta.get("val")
         if node in known:
@@ -91,6 +93,8 @@ def run_on_labels(
             environment[node] = source[node.args[1]] if isinstance(source, list | tuple) else None  # type: ignore[index]
         elif node.op == "call_function":
             environment[node] = apply(node, _bind(node, environment), value)
+            memory.written(node, environment[node], environment)
+        memory.note(node)
     return [_result(environment[node], states) for node in capture.results]
 
 
