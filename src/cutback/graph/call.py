@@ -11,10 +11,12 @@ from torch import Tensor, fx, nn
 from cutback.graph.capture import module_kind, module_path
 from cutback.graph.labels import NONE, Boundary, LabelStore
 from cutback.graph.states import State, StateLabels
+from cutback.graph.weights import ComputedWeight
 from cutback.registry import Registry
 
-Labels = Tensor | State | Sequence["Labels"] | None
-"""What stands for a node's value: a label tensor, a parameter not yet used, several of these, or no tensor."""
+Labels = Tensor | State | ComputedWeight | Sequence["Labels"] | None
+"""What stands for a node's value: a label tensor, a parameter not yet used, a weight computed from parameters, several
+of these, or no tensor."""
 
 
 Decision = TypeVar("Decision")
@@ -48,12 +50,14 @@ class Mixing:
         labels: its labels.
         dimensions: the dimensions it is mixed along.
         restored: whether the result has those dimensions too.
+        silenced: the argument keeps its shape, and what goes is set to zero.
     """
 
     argument: str
     labels: Tensor
     dimensions: tuple[int, ...]
     restored: bool
+    silenced: bool = False
 
 
 @dataclass
@@ -122,6 +126,8 @@ class Call:
 
     def as_labels(self, value: object) -> Tensor:
         """Turn what stands for a tensor into its labels."""
+        if isinstance(value, ComputedWeight):
+            raise Refused("uses a weight that is computed in forward element by element")
         if isinstance(value, State):
             labels = self.states.each(value)
             if labels is None:
@@ -183,6 +189,10 @@ class Call:
         """Note that an argument is mixed across channels, see ``Mixing``."""
         self.trail.mixed.append(Mixing(argument, labels, tuple(dimensions), restored))
 
+    def silence(self, argument: str, labels: Tensor, dimension: int) -> None:
+        """Note that what goes of an argument is to be zero where this call consumes it."""
+        self.trail.mixed.append(Mixing(argument, labels, (dimension,), restored=False, silenced=True))
+
     def width(self, kinds: type[nn.Module] | UnionType, attribute: str, *along: Tensor) -> None:
         """Note that an attribute of the running module, if it is of these kinds, holds widths.
 
@@ -235,3 +245,6 @@ class Call:
 Rule = Callable[[Call], Labels]
 
 rules: Registry[Rule] = Registry("operator rule", "cutback.graph.rules")
+
+weight_rules: Registry[Rule] = Registry("weight rule", "cutback.graph.rules")
+"""Rules for the calls that compute a weight from parameters alone."""

@@ -15,8 +15,9 @@ from cutback.graph.states import StateLabels
 
 
 def layer_of(state: str) -> str:
-    """Return the path of the module that owns a parameter or buffer."""
-    return state.rpartition(".")[0]
+    """Return the path of the module that owns a parameter or buffer; what parametrizes a module belongs to it."""
+    owner = state.rpartition(".")[0].split(".")
+    return ".".join(owner[: owner.index("parametrizations")] if "parametrizations" in owner else owner)
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,24 @@ class UnitMap:
         for number in np.unique(self.group[self.group >= 0]):
             inside = self.group == number
             result[inside] = kept[number][self.unit[inside]]
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class LayeredUnits:
+    """The units of a computed weight, whose elements belong to a row and to a column.
+
+    Attributes:
+        layers: the units along its dimensions, constant dimensions narrowed.
+    """
+
+    layers: tuple[UnitMap, ...]
+
+    def stays(self, kept: list[NDArray[np.bool_]]) -> NDArray[np.bool_]:
+        """Return which elements stay, given for each group which units stay."""
+        result = np.ones((), dtype=bool)
+        for layer in self.layers:
+            result = result & layer.stays(kept)
         return result
 
 
@@ -157,7 +176,7 @@ class Graph:
     captures: tuple[Capture, ...]
     groups: tuple[Group, ...]
     slots: Mapping[Slot, UnitMap]
-    result_units: tuple[tuple[UnitMap, ...], ...]
+    result_units: tuple[tuple[UnitMap | LayeredUnits, ...], ...]
     kept: tuple[KeptLayer, ...]
     boundaries: tuple[Boundary, ...]
     unreached: tuple[str, ...]

@@ -9,11 +9,12 @@ from torch import Tensor, fx, nn
 
 from cutback.graph.call import Assumption
 from cutback.graph.capture import Capture
-from cutback.graph.graph import Coupling, Graph, Group, KeptLayer, Slot, SlotUnits, layer_of
+from cutback.graph.graph import Coupling, Graph, Group, KeptLayer, LayeredUnits, Slot, SlotUnits, UnitMap, layer_of
 from cutback.graph.inputs import Inputs
 from cutback.graph.interpret import label
 from cutback.graph.labels import NONE, Boundary, LabelStore, compact, varying_dimensions
 from cutback.graph.states import StateLabels
+from cutback.graph.weights import ComputedWeight
 
 _PRODUCERS = ("filter", "depthwise", "element")
 _UNASSIGNED = -1
@@ -47,7 +48,7 @@ def couple(
     kept = _kept_components(store, components, scattered)
     groups, group_of, unit_of = _groups(slots, kept, int(components.max()) + 1)
     owner = SlotUnits(group_of, unit_of)
-    used = {name for name, _ in states.vectors} | set(states.elements)
+    used = {name for name, _ in states.vectors} | set(states.elements) | states.numbers
     assumptions = [
         assumption
         for labelling in labelled
@@ -62,8 +63,7 @@ def couple(
         groups=groups,
         slots={slot: owner.of(vector) for slot, vector in slots.items()},
         result_units=tuple(
-            tuple(owner.of(components[labels.numpy()]) for labels in map(_narrowed, labelling.results))
-            for labelling in labelled
+            tuple(_units_of(result, owner, components) for result in labelling.results) for labelling in labelled
         ),
         kept=_kept_layers(slots, kept, group_of),
         boundaries=_boundaries(store, components, slots),
@@ -72,6 +72,15 @@ def couple(
         train_failure=train_failure,
     )
     return graph, assumptions
+
+
+def _units_of(
+    result: Tensor | ComputedWeight, owner: SlotUnits, components: NDArray[np.int64]
+) -> UnitMap | LayeredUnits:
+    """Look up the units of a result."""
+    if isinstance(result, ComputedWeight):
+        return LayeredUnits(tuple(owner.of(components[_narrowed(layer.labels).numpy()]) for layer in result.layers))
+    return owner.of(components[_narrowed(result).numpy()])
 
 
 def _narrowed(labels: Tensor) -> Tensor:

@@ -5,14 +5,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cutback.graph.graph import UnitMap
+from cutback.graph.graph import LayeredUnits, UnitMap
 
 _SMALL = 1e-2
 """Values below this are compared absolutely: of a constant channel a batch norm in train mode returns rounding errors,
 and whatever small values hide shows on well-conditioned ones."""
 
 
-def kept_part(tensor: Tensor, owners: UnitMap, kept: list[NDArray[np.bool_]]) -> Tensor:
+def kept_part(tensor: Tensor, owners: UnitMap | LayeredUnits, kept: list[NDArray[np.bool_]]) -> Tensor:
     """Return a reference tensor at its kept channels."""
     stays = owners.stays(kept)
     for dimension in range(stays.ndim):

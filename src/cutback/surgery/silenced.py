@@ -11,6 +11,7 @@ from cutback.graph.call import Mixing, Trail
 from cutback.graph.capture import Capture, operator_of
 from cutback.graph.graph import Graph
 from cutback.graph.inputs import Inputs
+from cutback.graph.labels import core
 from cutback.graph.replay import KeptLabels
 
 
@@ -63,7 +64,10 @@ def _mixed_call(
         value = arguments[mixing.argument]
         if not isinstance(value, Tensor):
             continue
-        stays = labels.mask(mixing.labels)
+        stays = labels.mask(core(mixing.labels))
+        if mixing.silenced:
+            arguments[mixing.argument] = torch.where(stays.to(value.device), value, 0)
+            continue
         for dimension in mixing.dimensions:
             others = [d for d in range(stays.dim()) if d != dimension]
             index = (stays.any(others) if others else stays).nonzero().flatten().to(value.device)
