@@ -45,19 +45,22 @@ class Assumption:
 class Mixing:
     """An argument of an operator that computes across channels: it is to see only those that stay.
 
+    Without dimensions the removed elements are set to zero: what stays may differ from place to place, as between
+    heads, and a sum of products does not see zeros.
+
     Attributes:
         argument: its name in the operator's schema.
         labels: its labels.
         dimensions: the dimensions it is mixed along.
         restored: whether the result has those dimensions too.
-        silenced: the argument keeps its shape, and what goes is set to zero.
+        position: its place in the argument, where that is a list of tensors.
     """
 
     argument: str
     labels: Tensor
     dimensions: tuple[int, ...]
     restored: bool
-    silenced: bool = False
+    position: int | None = None
 
 
 @dataclass
@@ -189,9 +192,9 @@ class Call:
         """Note that an argument is mixed across channels, see ``Mixing``."""
         self.trail.mixed.append(Mixing(argument, labels, tuple(dimensions), restored))
 
-    def silence(self, argument: str, labels: Tensor, dimension: int) -> None:
-        """Note that what goes of an argument is to be zero where this call consumes it."""
-        self.trail.mixed.append(Mixing(argument, labels, (dimension,), restored=False, silenced=True))
+    def silence(self, argument: str, labels: Tensor, position: int | None = None) -> None:
+        """Note that an argument is summed over channels with another computed tensor, see ``Mixing``."""
+        self.trail.mixed.append(Mixing(argument, labels, (), restored=False, position=position))
 
     def width(self, kinds: type[nn.Module] | UnionType, attribute: str, *along: Tensor) -> None:
         """Note that an attribute of the running module, if it is of these kinds, holds widths.

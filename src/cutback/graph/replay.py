@@ -130,7 +130,7 @@ class _ReplayedCall(Call):
     def mix(self, argument: str, labels: Tensor, dimensions: Sequence[int], *, restored: bool) -> None:
         pass
 
-    def silence(self, argument: str, labels: Tensor, dimension: int) -> None:
+    def silence(self, argument: str, labels: Tensor, position: int | None = None) -> None:
         pass
 
     def width(self, kinds: type[nn.Module] | UnionType, attribute: str, *along: Tensor) -> None:

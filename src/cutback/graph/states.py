@@ -30,7 +30,6 @@ class StateLabels:
         self.elements: dict[str, Tensor] = {}
         self.roles: dict[tuple[str, int], str] = {}
         self.consumed: set[tuple[str, int]] = set()
-        self.numbers: set[str] = set()
 
     def vector(self, state: State, dimension: int, role: str) -> Tensor:
         """Return the labels of the slices of a state along one dimension; shape ``(state.shape[dimension],)``.
@@ -51,7 +50,6 @@ class StateLabels:
     def each(self, state: State) -> Tensor | None:
         """Return one label an element, in the shape of the state; ``None`` if it is too large for that."""
         if not state.shape:
-            self.numbers.add(state.name)
             return torch.tensor(NONE)
         if len(state.shape) == 1:
             return self.vector(state, 0, "element")

@@ -45,7 +45,7 @@ def _convolve(call: Call, weight: Weight, labels: Tensor, *, out_dimension: int,
     channel = labels.dim() - (len(weight.shape) - 2) - 1
     groups = int(call.arguments["groups"])  # type: ignore[call-overload]
     if call.decide(any(d > channel for d in varying_dimensions(labels)) and not varies(labels, channel)):
-        raise Refused("slides over a dimension that carries channels")
+        raise Refused("slides over channels as though they lay side by side in space: each would meet other neighbours")
     incoming = vector_along(call, labels, channel)
     channels = len(incoming)
     if call.decide(groups == channels > 1):
@@ -97,7 +97,7 @@ def _tie(call: Call, labels: Tensor, weight: Weight, dimension: int, role: str) 
     call.keep(own[labels == NONE], "goes with something constant")
     if role == "column":
         shown = [-1 if d == dimension else 1 for d in range(len(weight.shape))]
-        call.silence("weight", own.view(shown), dimension)
+        call.silence("weight", own.view(shown))
 
 
 def _made(call: Call, weight: Weight, dimension: int) -> Tensor:

@@ -36,8 +36,13 @@ def view(call: Call) -> Labels:
         start = int(call.arguments["dim"]) % labels.dim()  # type: ignore[call-overload]
         sizes = list(call.arguments["sizes"])  # type: ignore[call-overload]
         written = [-1] * start + sizes + [-1] * (labels.dim() - start - 1)
+    narrow, sizes = labels, list(shape)
     for sources, targets in _regrouped(labels.shape, shape):
         if not any(varies(labels, dimension) for dimension in sources):
+            for dimension in sources:  # constant, so that one stands for all
+                narrow = narrow.narrow(dimension, 0, 1)
+            for dimension in targets:
+                sizes[dimension] = 1
             continue
         if len(sources) > 1 and len(targets) > 1:
             raise Refused(f"regroups {tuple(labels.shape)} to {tuple(shape)} across the channels")
@@ -48,7 +53,7 @@ def view(call: Call) -> Labels:
             call.assume(labels, f"regroups {tuple(labels.shape)} to the literal sizes {tuple(shape)}")
         elif literal:
             call.assume(labels, f"has the size {shape[literal[0]]} written as a literal")
-    return compact(labels.reshape(shape))
+    return compact(narrow.reshape(sizes)).expand(shape)
 
 
 @rules.register("aten::chunk", "aten::split", "aten::split_with_sizes", "aten::tensor_split", "aten::unsafe_chunk")

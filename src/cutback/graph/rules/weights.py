@@ -146,8 +146,6 @@ def _lifted(call: Call, value: object) -> ComputedWeight:
         return value
     if isinstance(value, State):
         sliced = call.decide([dimension for dimension in (0, 1) if value.shape[dimension : dimension + 1].numel() > 1])
-        if not sliced:
-            call.as_labels(value)  # a number, which is noted as used
         rows, columns = ("column", "filter") if computes_weight(call.node) == "transposed" else ("filter", "column")
         roles = (rows, columns) if len(sliced) == 2 else ("norm", "norm")
         layers: list[Layer] = []
