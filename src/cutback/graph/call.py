@@ -105,6 +105,7 @@ class Call:
         states: the labels of parameters and buffers.
         trail: receives what the rule does.
         assumptions: receives sizes that must follow a cut.
+        literal: why sizes of this call are known to be fixed; empty where they are not.
     """
 
     node: fx.Node
@@ -115,6 +116,7 @@ class Call:
     states: StateLabels
     trail: Trail
     assumptions: list[Assumption]
+    literal: str = ""
 
     @property
     def shape(self) -> torch.Size:
@@ -251,3 +253,6 @@ rules: Registry[Rule] = Registry("operator rule", "cutback.graph.rules")
 
 weight_rules: Registry[Rule] = Registry("weight rule", "cutback.graph.rules")
 """Rules for the calls that compute a weight from parameters alone."""
+
+literal_rules: Registry[Rule] = Registry("literal rule", "cutback.graph.rules")
+"""Rules for calls of literal sizes that need not keep every channel they meet; ``Call.literal`` says why some stay."""

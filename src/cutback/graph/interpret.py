@@ -10,7 +10,7 @@ from torch._ops import OpOverload
 from torch.fx.node import map_arg
 
 from cutback.graph.aliasing import Memory
-from cutback.graph.call import Assumption, Call, Labels, Refused, Rule, Trail, rules, weight_rules
+from cutback.graph.call import Assumption, Call, Labels, Refused, Rule, Trail, literal_rules, rules, weight_rules
 from cutback.graph.capture import Capture, operator_of
 from cutback.graph.labels import Boundary, LabelStore, spread
 from cutback.graph.states import State, StateLabels
@@ -105,7 +105,11 @@ def _label_call(call: Call, refusal: str | None) -> Labels:
     """Apply the rule for one call, or make it a boundary."""
     try:
         if refusal is not None:
-            raise Refused(refusal)
+            partly = literal_rules.find(call.operator)
+            if partly is None:
+                raise Refused(refusal)
+            call.literal = refusal
+            return partly(call)
         return rule_for(call.node)(call)
     except Refused as reason:
         call.trail.restart()
