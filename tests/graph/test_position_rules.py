@@ -49,7 +49,7 @@ FREE = {
     "the last half": (lambda _, x: x[:, -(x.shape[1] // 2) :], 6, 6),
     "the last half, narrowed": (lambda _, x: x.narrow(1, x.shape[1] // 2, x.shape[1] // 2), 6, 6),
     "unequal split": (unequal, 12, 8),
-    "a third and the rest": (unequal_slices, 12, 4),
+    "a third and the rest": (unequal_slices, 12, 8),
     "tensor_split in equal parts": (lambda _, x: cat(*reversed(x.tensor_split(3, 1))), 12, 4),
     "chunks in another order": (lambda _, x: cat(*[x.chunk(3, 1)[place] for place in (2, 0, 1)]), 12, 4),
     "repeat_interleave": (lambda _, x: x.repeat_interleave(2, 1), 24, 12),

@@ -50,7 +50,7 @@ def slice_(call: Call) -> Labels:
             raise Refused(f"takes every {step}th of a part of {width} channels")
         tie_all_but(call, labels, dimension, [width // step, step], 0)
         return result
-    if size and width % size == 0 and first % size == 0:
+    if size and width % size == 0 and first % size == 0 and _siblings(call.node, dimension) == {size}:
         call.tie_blocks(labels, dimension, width // size)
     call.assume(labels, f"takes channels {first} to {first + size - 1} of {width} by literal position")
     return result
@@ -162,6 +162,13 @@ def _sliced(call: Call) -> tuple[Tensor, int]:
     """Return the labels and the dimension of a slice."""
     labels = call.labels("self")
     return labels, int(call.arguments["dim"]) % labels.dim()  # type: ignore[call-overload]
+
+
+def _siblings(node: fx.Node, dimension: int) -> set[int]:
+    """Return how wide the slices of one tensor along a dimension are: of one width only if they are its blocks."""
+    users = node.all_input_nodes[0].users
+    alike = [user for user in users if user.target is node.target and user.args[1:2] == node.args[1:2]]
+    return {user.meta["val"].shape[dimension] for user in alike}
 
 
 def _bounds(call: Call) -> tuple[int, int, int]:
