@@ -3,13 +3,14 @@
 Label tensors do not share memory as activations do, so the labels a call writes are carried to all views by hand.
 """
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from cutback.graph.call import Labels
 from cutback.graph.labels import compact, core
 
 
@@ -25,7 +26,7 @@ class Memory:
         if isinstance(value, Tensor) and value.layout == torch.strided:
             self._nodes.setdefault(StorageWeakRef(value.untyped_storage()), []).append(node)
 
-    def written(self, node: fx.Node, labels: object, known: MutableMapping[fx.Node, object]) -> None:
+    def written(self, node: fx.Node, labels: object, known: dict[fx.Node, Labels]) -> None:
         """Carry the labels a call has written to every node that shares memory with what it wrote.
 
         Args:
@@ -40,7 +41,7 @@ class Memory:
             if isinstance(before, Tensor) and before.shape == labels.shape and not _same(before, labels):
                 self._carry(target, labels, known)
 
-    def _carry(self, target: fx.Node, labels: Tensor, known: MutableMapping[fx.Node, object]) -> None:
+    def _carry(self, target: fx.Node, labels: Tensor, known: dict[fx.Node, Labels]) -> None:
         written = target.meta["val"]
         storage = written.untyped_storage()
         memory = torch.full((storage.nbytes() // written.element_size(),), -1, dtype=torch.int64)

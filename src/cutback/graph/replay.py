@@ -21,6 +21,7 @@ from cutback.graph.clone import own_tensors, state_tensors, structural_clone
 from cutback.graph.interpret import Labelling, labels_in, rule_for, run_on_labels
 from cutback.graph.labels import NONE, Boundary, core
 from cutback.graph.states import State, StateLabels
+from cutback.graph.weights import ComputedWeight
 
 Orders = dict[tuple[str, int], NDArray[np.int64]]
 """For a state and a dimension, the indices that stay, in the order they must have."""
@@ -204,7 +205,7 @@ def _call_after(whole: Capture, reached: Sequence[str]) -> fx.Node:
 
 def replay(
     whole: Capture, narrow: Capture, labelling: Labelling, states: StateLabels, kept: KeptLabels, orders: Orders
-) -> list[Tensor]:
+) -> list[Tensor | ComputedWeight]:
     """Run a narrowed model's graph on the labels that stay.
 
     Args:

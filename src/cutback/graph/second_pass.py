@@ -10,6 +10,7 @@ from cutback.graph.attributes import Changes, attribute_changes
 from cutback.graph.clone import state_tensors
 from cutback.graph.graph import Graph
 from cutback.graph.replay import KeptLabels, Orders, narrowed_capture, replay
+from cutback.graph.weights import ComputedWeight
 
 
 def kept_labels(graph: Graph, kept: Sequence[NDArray[np.bool_]]) -> KeptLabels:
@@ -51,7 +52,7 @@ def changed_attributes(graph: Graph, shapes: Mapping[str, Size], kept: Sequence[
     return [(path, attribute, value) for (path, attribute), value in changes.items()]
 
 
-def second_pass(graph: Graph, kept: Sequence[NDArray[np.bool_]]) -> tuple[Orders, list[list[Tensor]]]:
+def second_pass(graph: Graph, kept: Sequence[NDArray[np.bool_]]) -> tuple[Orders, list[list[Tensor | ComputedWeight]]]:
     """Capture the narrowed model and run it on the labels that stay, in each mode.
 
     Args:
@@ -69,7 +70,7 @@ def second_pass(graph: Graph, kept: Sequence[NDArray[np.bool_]]) -> tuple[Orders
     changes = changed_attributes(graph, shapes, kept)
     labels = kept_labels(graph, kept)
     found: Orders = {}
-    results: list[list[Tensor]] = []
+    results: list[list[Tensor | ComputedWeight]] = []
     for whole, labelling in zip(graph.captures, graph.coupling.labellings, strict=True):
         narrow = narrowed_capture(graph.model, whole, shapes, changes)
         results.append(replay(whole, narrow, labelling, graph.coupling.states, labels, found))

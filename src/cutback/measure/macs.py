@@ -49,7 +49,7 @@ def mac_terms(recorded: Capture) -> list[MacTerm]:
             else:
                 channels = size[0] if name in _TRANSPOSED else size[1]
                 positions = math.prod(_shape(source)) // channels
-            weight = source_of(weight, set(states)) or weight
+            weight = source_of(weight, set(states)) or weight if isinstance(weight, fx.Node) else weight
             if weight in states:
                 terms.append(MacTerm(states[weight], Fraction(positions, batch)))
             else:
