@@ -88,11 +88,11 @@ def test_the_nearest_balanced_counts_are_the_nearest_of_all(wanted) -> None:
     assert sum(abs(c - w) for c, w in zip(found.tolist(), wanted, strict=False)) == pytest.approx(best)
 
 
-def test_of_all_cuts_of_shuffled_halves_the_legal_ones_are_accepted_and_proven() -> None:
-    """A cut is legal iff channels can be ordered so that each half receives its own; decided here by hand.
+def test_of_all_cuts_of_shuffled_halves_only_legal_ones_are_accepted_and_proven() -> None:
+    """Decided here by hand: channels 0, 1, 4, 5 go left, so a cut is legal iff as many of them stay as of the others.
 
-    Shuffling puts channel ``i`` of the first four beside channel ``i`` of the last four, so {0, 1, 4, 5} go left. With
-    2k channels left, the left half takes ceil(k / 2) of the first block and floor(k / 2) of the second.
+    Those that need no other order of channels must be accepted: with 2k channels left, the left half takes
+    ceil(k / 2) of the first four channels and floor(k / 2) of the last four.
     """
     torch.manual_seed(0)
     graph = cutback.trace(Shuffled(), PICTURES)
@@ -107,20 +107,20 @@ def test_of_all_cuts_of_shuffled_halves_the_legal_ones_are_accepted_and_proven()
     for kept in itertools.chain.from_iterable(itertools.combinations(range(8), size) for size in (2, 4, 6)):
         cells = [len(set(kept) & set(cell)) for cell in ((0, 1), (2, 3), (4, 5), (6, 7))]
         k = len(kept) // 2
-        legal = cells == [(k + 1) // 2, k // 2, k // 2, (k + 1) // 2]
+        in_order = cells == [(k + 1) // 2, k // 2, k // 2, (k + 1) // 2]
         units = {
             name: sorted(unit for i in kept for n, unit in [where[i]] if n == name) for name in dict(where.values())
         }
         try:
             plan = plan_for(graph, units)
         except IllegalCut:
-            assert not legal, kept
+            assert not in_order, kept
             continue
-        assert legal, kept
+        assert cells[0] + cells[2] == k, kept
         accepted += 1
         if accepted % 5 == 0:
             prove(graph, plan)
-    assert accepted == 4 + 16 + 4
+    assert accepted >= 4 + 16 + 4
 
 
 @pytest.mark.parametrize("share", [70, 50, 30])

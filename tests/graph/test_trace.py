@@ -65,7 +65,7 @@ def first_group(graph) -> int:
         (lambda x: x[:, [1, 0, 3, 2, 5, 4, 7, 6]], 0),
         (lambda x: x.repeat(1, 1, 1, 2), 8),
         (lambda x: torch.fft.fft(x, dim=1).real, 0),
-        (lambda x: x.roll(1, 1), 0),
+        (lambda x: x.roll(1, 1), 8),
         (lambda x: x.roll(1, 2), 8),
         (lambda x: x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2), 8),
     ],

@@ -41,6 +41,7 @@ def resolved(graph: Graph, assumptions: Sequence[Assumption]) -> Graph:
                 if not blamed:
                     where = module_path(failure.node) or "(model)"
                     raise CaptureError(f"{where}: {failure}; no size explains it, so nothing may be cut") from failure
+            blamed += _twins(blamed, open_questions)
             refused |= {assumption.node: assumption.boundary.reason for assumption in blamed}
             if not blamed:
                 refused[failure.node] = "the model's code fixes a size that meets these channels here"
@@ -74,3 +75,9 @@ def _blamed(failing: fx.Node, assumptions: Sequence[Assumption]) -> list[Assumpt
         waiting = [source for node in waiting for source in node.all_input_nodes if source not in seen]
         seen.update(waiting)
     return found
+
+
+def _twins(blamed: Sequence[Assumption], others: Sequence[Assumption]) -> list[Assumption]:
+    """Return the same assumptions made in captures of other modes."""
+    made = [(assumption.boundary, assumption.node.graph) for assumption in blamed]
+    return [a for a in others if any(a.boundary == boundary and a.node.graph is not graph for boundary, graph in made)]

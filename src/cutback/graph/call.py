@@ -11,10 +11,12 @@ from torch import Tensor, fx, nn
 from cutback.graph.capture import module_kind, module_path
 from cutback.graph.labels import NONE, Boundary, LabelStore, core, varying_dimensions
 from cutback.graph.states import State, StateLabels
+from cutback.graph.weights import ComputedWeight
 from cutback.registry import Registry
 
-Labels = Tensor | State | Sequence["Labels"] | None
-"""What stands for a node's value: a label tensor, a parameter not yet used, several of these, or no tensor."""
+Labels = Tensor | State | ComputedWeight | Sequence["Labels"] | None
+"""What stands for a node's value: a label tensor, a parameter not yet used, a weight computed from parameters, several
+of these, or no tensor."""
 
 
 Decision = TypeVar("Decision")
@@ -43,17 +45,22 @@ class Assumption:
 class Mixing:
     """An argument of an operator that computes across channels: it is to see only those that stay.
 
+    Without dimensions the removed elements are set to zero: what stays may differ from place to place, as between
+    heads, and a sum of products does not see zeros.
+
     Attributes:
         argument: its name in the operator's schema.
         labels: its labels.
         dimensions: the dimensions it is mixed along.
         restored: whether the result has those dimensions too.
+        position: its place in the argument, where that is a list of tensors.
     """
 
     argument: str
     labels: Tensor
     dimensions: tuple[int, ...]
     restored: bool
+    position: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +122,7 @@ class Call:
         states: the labels of parameters and buffers.
         trail: receives what the rule does.
         assumptions: receives sizes that must follow a cut.
+        literal: why sizes of this call are known to be fixed; empty where they are not.
     """
 
     node: fx.Node
@@ -125,6 +133,7 @@ class Call:
     states: StateLabels
     trail: Trail
     assumptions: list[Assumption]
+    literal: str = ""
 
     @property
     def shape(self) -> torch.Size:
@@ -139,6 +148,8 @@ class Call:
 
     def as_labels(self, value: object) -> Tensor:
         """Turn what stands for a tensor into its labels."""
+        if isinstance(value, ComputedWeight):
+            raise Refused("uses a weight that is computed in forward element by element")
         if isinstance(value, State):
             labels = self.states.each(value)
             if labels is None:
@@ -216,6 +227,10 @@ class Call:
         """Note that an argument is mixed across channels, see ``Mixing``."""
         self.trail.mixed.append(Mixing(argument, labels, tuple(dimensions), restored))
 
+    def silence(self, argument: str, labels: Tensor, position: int | None = None) -> None:
+        """Note that an argument is summed over channels with another computed tensor, see ``Mixing``."""
+        self.trail.mixed.append(Mixing(argument, labels, (), restored=False, position=position))
+
     def width(self, kinds: type[nn.Module] | UnionType, attribute: str, *along: Tensor) -> None:
         """Note that an attribute of the running module, if it is of these kinds, holds widths.
 
@@ -268,3 +283,9 @@ class Call:
 Rule = Callable[[Call], Labels]
 
 rules: Registry[Rule] = Registry("operator rule", "cutback.graph.rules")
+
+weight_rules: Registry[Rule] = Registry("weight rule", "cutback.graph.rules")
+"""Rules for the calls that compute a weight from parameters alone."""
+
+literal_rules: Registry[Rule] = Registry("literal rule", "cutback.graph.rules")
+"""Rules for calls of literal sizes that need not keep every channel they meet; ``Call.literal`` says why some stay."""

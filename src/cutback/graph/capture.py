@@ -33,6 +33,7 @@ __all__ = [
     "source_line",
 ]
 
+_RECURRENT = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
 _MODULE, _KIND = "cutback_module", "cutback_kind"
 
 
@@ -239,6 +240,9 @@ class DropoutOff(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in self._dropouts:
             return args[0] if args else kwargs["input"]
+        if func in _RECURRENT:  # (input, states, weights, biases, layers, dropout, ...); packed: one more before that
+            place = 6 if isinstance(args[3], list | tuple) else 5
+            args = (*args[:place], 0.0, *args[place + 1 :])
         if func is nn.functional.scaled_dot_product_attention:
             args, kwargs = (*args[:4], *([0.0] if len(args) > 4 else []), *args[5:]), {**kwargs}
             if "dropout_p" in kwargs:

@@ -16,8 +16,9 @@ from cutback.graph.states import StateLabels
 
 
 def layer_of(state: str) -> str:
-    """Return the path of the module that owns a parameter or buffer."""
-    return state.rpartition(".")[0]
+    """Return the path of the module that owns a parameter or buffer; what parametrizes a module belongs to it."""
+    owner = state.rpartition(".")[0].split(".")
+    return ".".join(owner[: owner.index("parametrizations")] if "parametrizations" in owner else owner)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,12 @@ from torch import Tensor, fx
 from torch._ops import OpOverload
 from torch.fx.node import map_arg
 
-from cutback.graph.call import Assumption, Call, Labels, Refused, Rule, Trail, rules
+from cutback.graph.aliasing import Memory
+from cutback.graph.call import Assumption, Call, Labels, Refused, Rule, Trail, literal_rules, rules, weight_rules
 from cutback.graph.capture import Capture, operator_of
 from cutback.graph.labels import Boundary, LabelStore, spread
 from cutback.graph.states import State, StateLabels
+from cutback.graph.weights import ComputedWeight, computes_weight, mark_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +28,7 @@ class Labelling:
         fixed: the labels of inputs and constants, in order.
     """
 
-    results: list[Tensor]
+    results: list[Tensor | ComputedWeight]
     trails: list[Trail]
     assumptions: list[Assumption]
     fixed: list[Tensor]
@@ -63,8 +65,9 @@ def label(
         return found.fixed[-1]
 
     found.results.extend(run_on_labels(capture, states, apply, fixed))
-    for labels in found.results[: capture.outputs]:
-        store.keep(labels, Boundary("output", "", "the network's output"))
+    for result in found.results[: capture.outputs]:
+        for labels in labels_in(result):
+            store.keep(labels, Boundary("output", "", "the network's output"))
     return found
 
 
@@ -73,7 +76,7 @@ def run_on_labels(
     states: StateLabels,
     apply: Callable[[fx.Node, dict[str, object], object], Labels],
     fixed: Callable[[Boundary], Tensor],
-) -> list[Tensor]:
+) -> list[Tensor | ComputedWeight]:
     """Walk a captured graph with labels for values; return the labels of its results.
 
     Args:
@@ -84,6 +87,8 @@ def run_on_labels(
     """
     known = dict(zip(capture.nodes, capture.states, strict=False))
     environment: dict[fx.Node, Labels] = {}
+    memory = Memory()
+    mark_weights(capture.nodes, set(known))
     for node in capture.nodes:
         value = node.meta.get("val")
         if node in known:
@@ -98,6 +103,8 @@ def run_on_labels(
             environment[node] = source[node.args[1]] if isinstance(source, list | tuple) else None  # type: ignore[index]
         elif node.op == "call_function":
             environment[node] = apply(node, _bind(node, environment), value)
+            memory.written(node, environment[node], environment)
+        memory.note(node)
     return [_result(environment[node], states) for node in capture.results]
 
 
@@ -105,7 +112,11 @@ def _label_call(call: Call, refusal: str | None) -> Labels:
     """Apply the rule for one call, or make it a boundary."""
     try:
         if refusal is not None:
-            raise Refused(refusal)
+            partly = literal_rules.find(call.operator)
+            if partly is None:
+                raise Refused(refusal)
+            call.literal = refusal
+            return partly(call)
         return rule_for(call.node)(call)
     except Refused as reason:
         call.trail.restart()
@@ -121,7 +132,10 @@ def rule_for(node: fx.Node) -> Rule:
     Raises:
         Refused: there is none.
     """
-    rule = rules.find(operator_of(node)) if isinstance(node.target, OpOverload) else None
+    table = weight_rules if computes_weight(node) else rules
+    rule = table.find(operator_of(node)) if isinstance(node.target, OpOverload) else None
+    if rule is None and table is weight_rules:
+        raise Refused("is not known to keep the rows and columns of a computed weight apart")
     if rule is None:
         raise Refused("no rule says what this operator does to channels")
     return rule
@@ -133,8 +147,9 @@ def stop(call: Call, reason: str) -> Labels:
         for item in value if isinstance(value, list | tuple) else [value]:
             if isinstance(item, State):
                 call.keep_state(item, reason)
-            elif isinstance(item, Tensor):
-                call.keep(item, reason)
+                continue
+            for labels in labels_in(item):  # type: ignore[arg-type]
+                call.keep(labels, reason)
     return call.kept_result(reason)
 
 
@@ -161,6 +176,8 @@ def labels_in(value: Labels) -> list[Tensor]:
     """Return the label tensors among what stands for a node's value."""
     if isinstance(value, list | tuple):
         return [labels for item in value for labels in labels_in(item)]
+    if isinstance(value, ComputedWeight):
+        return [layer.labels for layer in value.layers]
     return [value] if isinstance(value, Tensor) else []
 
 
@@ -173,9 +190,9 @@ def _whole(value: object, fixed: Callable[[Boundary], Tensor], boundary: Boundar
     return fixed(boundary).expand(value.shape)
 
 
-def _result(value: Labels, states: StateLabels) -> Tensor:
+def _result(value: Labels, states: StateLabels) -> Tensor | ComputedWeight:
     """Return the labels of a result; a parameter returned as it is keeps all its elements."""
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor | ComputedWeight):
         return value
     if isinstance(value, State):
         labels = states.each(value)

@@ -21,6 +21,7 @@ from cutback.graph.clone import own_tensors, state_tensors, structural_clone
 from cutback.graph.interpret import Labelling, labels_in, rule_for, run_on_labels
 from cutback.graph.labels import NONE, Boundary, core
 from cutback.graph.states import State, StateLabels
+from cutback.graph.weights import ComputedWeight
 
 Orders = dict[tuple[str, int], NDArray[np.int64]]
 """For a state and a dimension, the indices that stay, in the order they must have."""
@@ -140,6 +141,9 @@ class _ReplayedCall(Call):
     def mix(self, argument: str, labels: Tensor, dimensions: Sequence[int], *, restored: bool) -> None:
         pass
 
+    def silence(self, argument: str, labels: Tensor, position: int | None = None) -> None:
+        pass
+
     def width(self, kinds: type[nn.Module] | UnionType, attribute: str, *along: Tensor) -> None:
         pass
 
@@ -217,7 +221,7 @@ def replay(
     kept: KeptLabels,
     orders: Orders,
     wanted: Orders,
-) -> list[Tensor]:
+) -> list[Tensor | ComputedWeight]:
     """Run a narrowed model's graph on the labels that stay.
 
     Args:

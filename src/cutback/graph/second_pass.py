@@ -11,6 +11,7 @@ from cutback.graph.capture import Capture
 from cutback.graph.clone import state_tensors
 from cutback.graph.graph import Graph
 from cutback.graph.replay import KeptLabels, Orders, narrowed_capture, replay
+from cutback.graph.weights import ComputedWeight
 
 
 def kept_labels(graph: Graph, kept: Sequence[NDArray[np.bool_]]) -> KeptLabels:
@@ -57,7 +58,7 @@ def second_pass(
     kept: Sequence[NDArray[np.bool_]],
     wanted: Orders | None = None,
     captures: Iterable[Capture] | None = None,
-) -> tuple[Orders, list[list[Tensor]]]:
+) -> tuple[Orders, list[list[Tensor | ComputedWeight]]]:
     """Run the narrowed model's graph on the labels that stay, in each mode.
 
     Args:
@@ -75,7 +76,7 @@ def second_pass(
     orders = {**natural_orders(graph, kept), **(wanted or {})}
     labels = kept_labels(graph, kept)
     found: Orders = {}
-    results: list[list[Tensor]] = []
+    results: list[list[Tensor | ComputedWeight]] = []
     narrowed = narrowed_captures(graph, kept) if captures is None else captures
     for whole, narrow, labelling in zip(graph.captures, narrowed, graph.coupling.labellings, strict=True):
         results.append(replay(whole, narrow, labelling, graph.coupling.states, labels, found, wanted or {}))

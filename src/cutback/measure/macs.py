@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from cutback.graph.capture import Capture, capture
 from cutback.graph.inputs import Inputs
 from cutback.graph.unwrap import unwrapped
+from cutback.graph.weights import computes_weight, mark_weights, source_of
 from cutback.measure.batch import samples
 
 _CONVOLUTIONS = {f"aten::conv{n}d" for n in (1, 2, 3)}
@@ -34,12 +35,13 @@ class MacTerm:
 
 
 def mac_terms(recorded: Capture) -> list[MacTerm]:
-    """Return the MACs of each contraction of a captured forward pass."""
+    """Return the MACs of each contraction of a captured forward pass; what computes a weight is not one of them."""
     states = dict(zip(recorded.nodes, recorded.states, strict=False))
+    mark_weights(recorded.nodes, set(states))
     batch = samples(recorded)
     terms: list[MacTerm] = []
     for node in recorded.nodes:
-        name = getattr(getattr(node.target, "_schema", None), "name", "")
+        name = "" if computes_weight(node) else getattr(getattr(node.target, "_schema", None), "name", "")
         if name in _CONVOLUTIONS or name in _TRANSPOSED or name == "aten::linear":
             source, weight = node.args[0], node.args[1]
             size = _shape(weight)
@@ -48,6 +50,7 @@ def mac_terms(recorded: Capture) -> list[MacTerm]:
             else:
                 channels = size[0] if name in _TRANSPOSED else size[1]
                 positions = math.prod(_shape(source)) // channels
+            weight = source_of(weight, set(states)) or weight if isinstance(weight, fx.Node) else weight
             if weight in states:
                 terms.append(MacTerm(states[weight], Fraction(positions, batch)))
             else:

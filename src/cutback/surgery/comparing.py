@@ -1,5 +1,6 @@
 """Comparing what two networks compute, at the channels that both have."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from cutback.errors import NotEquivalent
 from cutback.graph.labels import core, varying_dimensions
 from cutback.graph.replay import KeptLabels, positions
+from cutback.graph.weights import ComputedWeight
 
 _SMALL = 1e-2
 """Values below this are compared absolutely: of a constant channel a batch norm in train mode returns rounding errors,
@@ -29,14 +31,29 @@ class Place:
     shape: tuple[int, ...]
 
 
-def place_of(whole: Tensor, narrow: Tensor | None, kept: KeptLabels) -> Place | None:
-    """Find the kept channels of a reference tensor; ``None`` where nothing of it goes.
+def places_of(whole: Tensor | ComputedWeight, narrow: Tensor | ComputedWeight | None, kept: KeptLabels) -> list[Place]:
+    """Find the kept channels of a reference tensor: one place for each layer of labels.
 
     Args:
         whole: its labels.
         narrow: the labels of the pruned tensor, if the second pass found them; else what stays keeps its order.
         kept: which labels stay.
+
+    Raises:
+        NotEquivalent: the pruned tensor holds channels that the reference does not have.
     """
+    found: list[Place | None] = []
+    if isinstance(whole, Tensor):
+        found = [_place(whole, narrow if isinstance(narrow, Tensor) else None, kept)]
+    elif isinstance(narrow, ComputedWeight):
+        found = [_place(old.labels, new.labels, kept) for old, new in zip(whole.layers, narrow.layers, strict=True)]
+    else:
+        found = [_place(layer.labels, None, kept) for layer in whole.layers]
+    return [place for place in found if place is not None]
+
+
+def _place(whole: Tensor, narrow: Tensor | None, kept: KeptLabels) -> Place | None:
+    """Find the kept channels along the dimensions of one layer of labels; ``None`` where nothing goes."""
     dimensions = tuple(varying_dimensions(whole))
     labels = core(whole)
     stays = kept.mask(labels)
@@ -57,14 +74,14 @@ def place_of(whole: Tensor, narrow: Tensor | None, kept: KeptLabels) -> Place | 
     return Place(dimensions, torch.from_numpy(order), sizes)
 
 
-def kept_part(tensor: Tensor, place: Place | None) -> Tensor:
+def kept_part(tensor: Tensor, places: Sequence[Place]) -> Tensor:
     """Return a reference tensor at its kept channels, as the pruned model has them."""
-    if place is None:
-        return tensor
-    front = list(range(len(place.dimensions)))
-    moved = tensor.movedim(place.dimensions, front)
-    flat = moved.reshape(-1, *moved.shape[len(front) :]).index_select(0, place.index.to(tensor.device))
-    return flat.view(*place.shape, *flat.shape[1:]).movedim(front, place.dimensions)
+    for place in places:
+        front = list(range(len(place.dimensions)))
+        moved = tensor.movedim(place.dimensions, front)
+        flat = moved.reshape(-1, *moved.shape[len(front) :]).index_select(0, place.index.to(tensor.device))
+        tensor = flat.view(*place.shape, *flat.shape[1:]).movedim(front, place.dimensions)
+    return tensor
 
 
 def relative_error(expected: Tensor, found: Tensor) -> float:

@@ -16,9 +16,10 @@ from cutback.graph.graph import Graph
 from cutback.graph.inputs import Inputs
 from cutback.graph.replay import Illegal
 from cutback.graph.second_pass import kept_labels, second_pass
+from cutback.graph.weights import ComputedWeight
 from cutback.planning.plan import Plan
 from cutback.planning.slices import planned_masks, planned_orders
-from cutback.surgery.comparing import kept_part, place_of, relative_error
+from cutback.surgery.comparing import kept_part, places_of, relative_error
 from cutback.surgery.conditioning import Awakening, well_conditioned
 from cutback.surgery.gradients import gradients_of, reachable
 from cutback.surgery.running import Run, Runner, double, exact, redrawn, redrawn_in_range, single
@@ -106,7 +107,12 @@ class _Check:
     """Compares reference and pruned model in one mode."""
 
     def __init__(
-        self, graph: Graph, plan: Plan, number: int, kept: list[NDArray[np.bool_]], narrow: Sequence[Tensor] | None
+        self,
+        graph: Graph,
+        plan: Plan,
+        number: int,
+        kept: list[NDArray[np.bool_]],
+        narrow: Sequence[Tensor | ComputedWeight] | None,
     ) -> None:
         recorded = graph.captures[number]
         self._graph, self._plan, self.recorded, self._kept = graph, plan, recorded, kept
@@ -115,7 +121,7 @@ class _Check:
         self._labels = kept_labels(graph, kept)
         whole = graph.coupling.labellings[number].results
         self._places = [
-            place_of(labels, narrow[position] if narrow else None, self._labels)
+            places_of(labels, narrow[position] if narrow else None, self._labels)
             for position, labels in enumerate(whole)
         ]
         changes = [(path, name, value) for path, values in plan.attributes.items() for name, value in values.items()]
