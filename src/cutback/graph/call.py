@@ -19,6 +19,9 @@ Labels = Tensor | State | ComputedWeight | Sequence["Labels"] | None
 of these, or no tensor."""
 
 
+CONSTANT = "cutback_constant"
+"""Where the metadata of a node that names a constant tensor holds it."""
+
 Decision = TypeVar("Decision")
 
 

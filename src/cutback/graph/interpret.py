@@ -10,7 +10,18 @@ from torch._ops import OpOverload
 from torch.fx.node import map_arg
 
 from cutback.graph.aliasing import Memory
-from cutback.graph.call import Assumption, Call, Labels, Refused, Rule, Trail, literal_rules, rules, weight_rules
+from cutback.graph.call import (
+    CONSTANT,
+    Assumption,
+    Call,
+    Labels,
+    Refused,
+    Rule,
+    Trail,
+    literal_rules,
+    rules,
+    weight_rules,
+)
 from cutback.graph.capture import Capture, operator_of
 from cutback.graph.labels import Boundary, LabelStore, spread
 from cutback.graph.states import State, StateLabels
@@ -97,6 +108,7 @@ def run_on_labels(
             environment[node] = _whole(value, fixed, Boundary("input", "", "the network's input"))
         elif node.op == "get_attr":
             constant = capture.constants[str(node.target)]
+            node.meta[CONSTANT] = constant
             environment[node] = _whole(constant, fixed, Boundary("constant", "", "a constant tensor"))
         elif node.op == "call_function" and node.target is operator.getitem:
             source = environment[node.args[0]]  # type: ignore[index]

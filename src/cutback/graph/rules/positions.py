@@ -6,9 +6,9 @@ Bounds that a model computes from its widths follow a cut; bounds written as lit
 import torch
 from torch import Tensor, fx
 
-from cutback.graph.call import Call, Labels, Refused, literal_rules, rules
+from cutback.graph.call import CONSTANT, Call, Labels, Refused, literal_rules, rules
 from cutback.graph.capture import operator_of
-from cutback.graph.labels import compact, core, spread, varies
+from cutback.graph.labels import NONE, compact, core, spread, varies
 from cutback.graph.rules.movement import run, tie_all_but
 from cutback.graph.states import State
 
@@ -50,7 +50,8 @@ def slice_(call: Call) -> Labels:
             raise Refused(f"takes every {step}th of a part of {width} channels")
         tie_all_but(call, labels, dimension, [width // step, step], 0)
         return result
-    if size and width % size == 0 and first % size == 0 and _siblings(call.node, dimension) == {size}:
+    constant = bool((core(labels) == NONE).any())  # what is still empty is no block that channels could balance
+    if size and not constant and width % size == first % size == 0 and _siblings(call.node, dimension) == {size}:
         call.tie_blocks(labels, dimension, width // size)
     call.assume(labels, f"takes channels {first} to {first + size - 1} of {width} by literal position")
     return result
@@ -152,9 +153,7 @@ def _constant(node: object) -> Tensor | None:
         if operator_of(node).partition("::")[2] not in _COPIES:
             return None
         node = node.args[0]
-    if not isinstance(node, fx.Node) or node.op != "get_attr" or node.graph.owning_module is None:
-        return None
-    value = getattr(node.graph.owning_module, str(node.target))
+    value = node.meta.get(CONSTANT) if isinstance(node, fx.Node) else None
     return value.detach().cpu().long() if type(value) is Tensor and not value.is_floating_point() else None
 
 
