@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from cutback.errors import CaptureError, DataDependentControlFlow
 from cutback.graph.clone import ordinary, random_state_kept, set_training, state_tensors, structural_clone
 from cutback.graph.inputs import Inputs, tensors_in
+from cutback.graph.origins import Origin, OriginRecorder
 
 _MODULE, _KIND = "cutback_module", "cutback_kind"
 
@@ -33,6 +34,7 @@ class Capture:
         inputs: the inputs it was recorded with.
         outputs: how many of the graph's results are outputs of the model.
         module_outputs: path of the module that returned it, for each of the remaining results.
+        compared: the attributes and sizes that the model's code compared with something.
     """
 
     training: bool
@@ -41,6 +43,7 @@ class Capture:
     inputs: Inputs
     outputs: int
     module_outputs: tuple[str, ...]
+    compared: tuple[tuple[Origin, Origin | int | float], ...] = ()
 
     @property
     def nodes(self) -> list[fx.Node]:
@@ -194,7 +197,9 @@ class DropoutOff(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def capture(model: nn.Module, inputs: Inputs, *, training: bool, reached: list[str] | None = None) -> Capture:
+def capture(
+    model: nn.Module, inputs: Inputs, *, training: bool, reached: list[str] | None = None, origins: bool = True
+) -> Capture:
     """Record a forward pass of ``model`` without touching it: on a structural clone and on fake tensors.
 
     Dropout is left out.
@@ -204,6 +209,7 @@ def capture(model: nn.Module, inputs: Inputs, *, training: bool, reached: list[s
         inputs: its arguments, tensors of the model's device and type.
         training: record in train mode instead of eval mode.
         reached: receives the names of the calls recorded when the forward pass fails.
+        origins: note where the numbers in its calls come from.
 
     Raises:
         DataDependentControlFlow: the path through the model depends on values.
@@ -213,6 +219,9 @@ def capture(model: nn.Module, inputs: Inputs, *, training: bool, reached: list[s
     set_training(clone, training)
     states = state_tensors(clone)
     recorder = ModuleRecorder(clone)
+    numbers = OriginRecorder()
+    if origins:
+        numbers.watch(clone)
     counts: list[int] = []
     reached = [] if reached is None else reached
 
@@ -220,7 +229,8 @@ def capture(model: nn.Module, inputs: Inputs, *, training: bool, reached: list[s
         given = dict(zip(states, tensors, strict=False))
         arguments = inputs.replaced(tensors[len(states) :])
         try:
-            outputs = list(tensors_in(functional_call(clone, given, arguments.positional, arguments.keyword)))
+            with numbers if origins else nullcontext():
+                outputs = list(tensors_in(functional_call(clone, given, arguments.positional, arguments.keyword)))
         except Exception:
             reached.extend(_recorded_calls())
             raise
@@ -246,4 +256,5 @@ def capture(model: nn.Module, inputs: Inputs, *, training: bool, reached: list[s
             f"{type(model).__name__} failed in {mode} mode on inputs of shape {inputs.describe()}: "
             f"{type(error).__name__}: {error}"
         ) from error
-    return Capture(training, module, tuple(states), inputs, counts[0], tuple(path for path, _ in recorder.returned))
+    paths = tuple(path for path, _ in recorder.returned)
+    return Capture(training, module, tuple(states), inputs, counts[0], paths, tuple(numbers.compared))

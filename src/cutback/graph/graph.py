@@ -11,6 +11,7 @@ from cutback.graph.capture import Capture
 from cutback.graph.inputs import Inputs
 from cutback.graph.interpret import Labelling
 from cutback.graph.labels import Boundary
+from cutback.graph.sizes import Keeping, Width
 from cutback.graph.states import StateLabels
 
 
@@ -77,6 +78,28 @@ class SlotUnits:
 
 
 @dataclass(frozen=True, eq=False)
+class Followed:
+    """An attribute that holds widths and follows every cut.
+
+    Attributes:
+        path: path of the module that holds it.
+        attribute: its name.
+        entries: for the integer, or for each entry of the list, the width it holds or the number it stays.
+        listed: whether it is a list or tuple.
+    """
+
+    path: str
+    attribute: str
+    entries: tuple[Width | int, ...]
+    listed: bool
+
+    def value(self, kept: Keeping) -> int | tuple[int, ...]:
+        """Return the value after a cut."""
+        sizes = tuple(entry if isinstance(entry, int) else entry.size(kept) for entry in self.entries)
+        return sizes if self.listed else sizes[0]
+
+
+@dataclass(frozen=True, eq=False)
 class Coupling:
     """How labels became units; what the second pass compares with.
 
@@ -86,6 +109,7 @@ class Coupling:
         components: the component of each label.
         owners: group and unit of each component.
         assumes: whether some size in a call was taken to follow a cut, so that every plan needs the second pass.
+        followed: attributes of the model's own modules that hold widths.
     """
 
     labellings: tuple[Labelling, ...]
@@ -93,6 +117,7 @@ class Coupling:
     components: NDArray[np.int64]
     owners: SlotUnits
     assumes: bool
+    followed: tuple["Followed", ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

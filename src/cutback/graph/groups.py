@@ -25,6 +25,7 @@ def couple(
     captures: Sequence[Capture],
     refused: Mapping[fx.Node, str] | None = None,
     *,
+    held: Mapping[fx.Node, Boundary] | None = None,
     train_failure: str = "",
 ) -> tuple[Graph, list[Assumption]]:
     """Label all captures with one store and gather the units into groups.
@@ -34,6 +35,7 @@ def couple(
         inputs: its example inputs.
         captures: recorded forward passes.
         refused: calls to be made boundaries, with the reason of each.
+        held: calls whose channels stay, with what keeps them.
         train_failure: why there is no capture in train mode.
 
     Returns:
@@ -41,7 +43,7 @@ def couple(
     """
     store = LabelStore()
     states = StateLabels(store)
-    labelled = [label(capture, store, states, refused or {}) for capture in captures]
+    labelled = [label(capture, store, states, refused or {}, held) for capture in captures]
     components = store.components()
     slots, scattered = _slots(states, components)
     kept = _kept_components(store, components, scattered)

@@ -32,7 +32,13 @@ class Labelling:
     fixed: list[Tensor]
 
 
-def label(capture: Capture, store: LabelStore, states: StateLabels, refused: Mapping[fx.Node, str]) -> Labelling:
+def label(
+    capture: Capture,
+    store: LabelStore,
+    states: StateLabels,
+    refused: Mapping[fx.Node, str],
+    held: Mapping[fx.Node, Boundary] | None = None,
+) -> Labelling:
     """Run a captured graph on labels.
 
     Args:
@@ -40,7 +46,9 @@ def label(capture: Capture, store: LabelStore, states: StateLabels, refused: Map
         store: receives what is united and what is kept.
         states: labels of parameters and buffers, shared between captures.
         refused: calls to be made boundaries, with the reason of each.
+        held: calls, or placeholders of states, whose channels stay, with what keeps them.
     """
+    held = held or {}
     found = Labelling([], [], [], [])
 
     def apply(node: fx.Node, arguments: dict[str, object], value: object) -> Labels:
@@ -48,6 +56,8 @@ def label(capture: Capture, store: LabelStore, states: StateLabels, refused: Map
         found.trails.append(call.trail)
         result = _label_call(call, refused.get(node))
         call.trail.results = labels_in(result)
+        for labels in call.trail.results if node in held else ():
+            store.keep(labels, held[node])
         return result
 
     def fixed(boundary: Boundary) -> Tensor:
@@ -56,6 +66,9 @@ def label(capture: Capture, store: LabelStore, states: StateLabels, refused: Map
         return found.fixed[-1]
 
     found.results.extend(run_on_labels(capture, states, apply, fixed))
+    for node, name in zip(capture.nodes, capture.states, strict=False):
+        for labels in states.all_of(State(name, node.meta["val"].shape)) if node in held else ():
+            store.keep(labels, held[node])
     for labels in found.results[: capture.outputs]:
         store.keep(labels, Boundary("output", "", "the network's output"))
     return found

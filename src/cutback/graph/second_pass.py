@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Size, Tensor
 
-from cutback.graph.attributes import Changes, attribute_changes
+from cutback.graph.attributes import Changes, attribute_changes, held_value
 from cutback.graph.clone import state_tensors
 from cutback.graph.graph import Graph
 from cutback.graph.replay import KeptLabels, Orders, narrowed_capture, replay
@@ -48,15 +48,22 @@ def changed_attributes(graph: Graph, shapes: Mapping[str, Size], kept: Sequence[
             value = sizes if isinstance(held, tuple) else sizes[0]
             if held != value:
                 changes[path, attribute] = value
+    for followed in graph.coupling.followed:
+        value, held = followed.value(labels), held_value(graph.model, followed.path, followed.attribute)
+        if value != (tuple(held) if followed.listed else held):  # type: ignore[arg-type]
+            changes[followed.path, followed.attribute] = value
     return [(path, attribute, value) for (path, attribute), value in changes.items()]
 
 
-def second_pass(graph: Graph, kept: Sequence[NDArray[np.bool_]]) -> tuple[Orders, list[list[Tensor]]]:
+def second_pass(
+    graph: Graph, kept: Sequence[NDArray[np.bool_]], modes: Sequence[int] | None = None
+) -> tuple[Orders, list[list[Tensor]]]:
     """Capture the narrowed model and run it on the labels that stay, in each mode.
 
     Args:
         graph: the traced model.
         kept: for each group which units stay, shape ``(units,)``.
+        modes: numbers of the captures to be checked; all of them if not given.
 
     Returns:
         The order of the slices of each state, and for each capture the labels of its results.
@@ -70,7 +77,8 @@ def second_pass(graph: Graph, kept: Sequence[NDArray[np.bool_]]) -> tuple[Orders
     labels = kept_labels(graph, kept)
     found: Orders = {}
     results: list[list[Tensor]] = []
-    for whole, labelling in zip(graph.captures, graph.coupling.labellings, strict=True):
+    for mode in range(len(graph.captures)) if modes is None else modes:
+        whole, labelling = graph.captures[mode], graph.coupling.labellings[mode]
         narrow = narrowed_capture(graph.model, whole, shapes, changes)
         results.append(replay(whole, narrow, labelling, graph.coupling.states, labels, found))
     return {**orders, **found}, results
