@@ -9,6 +9,7 @@ from torch import Tensor, fx
 
 from cutback.graph.attributes import held_value
 from cutback.graph.capture import module_path, operator_of
+from cutback.graph.equal import EqualWidths, WrittenAt, equally_long
 from cutback.graph.graph import Followed, Graph
 from cutback.graph.labels import Boundary
 from cutback.graph.origins import Formula, Held, Origin, SizeOf, evaluated, leaves
@@ -17,21 +18,6 @@ from cutback.graph.replay import KeptLabels
 from cutback.graph.second_pass import kept_labels
 from cutback.graph.sizes import LabelsOf, Width
 from cutback.graph.uses import Prunable, Use, current_value, of_capture, source_text, uses_of
-
-
-@dataclass(frozen=True, eq=False)
-class EqualWidths:
-    """A size in a call that the model's code takes from another tensor: both must stay equally wide.
-
-    Attributes:
-        node: the call.
-        written: the dimension whose size is written.
-        taken: the dimension it is taken from.
-    """
-
-    node: fx.Node
-    written: Width
-    taken: Width
 
 
 @dataclass
@@ -43,7 +29,7 @@ class Findings:
         refused: calls that no attribute can make follow, with the reason.
         held: calls whose channels stay because their width is computed with.
         literal: calls with a size of unknown origin that will not follow by itself, with the reason.
-        equal: sizes taken from another tensor.
+        equal: sizes that the code takes from another tensor, so that two widths would have to stay equal.
         compared: whether the code compares a size that can shrink, so that its path may depend on it.
     """
 
@@ -107,8 +93,7 @@ class _Search:
             why = f"holds this width and is also the {other.argument} of {where}"
         elif len(footprints) > 1:
             why = "holds the widths of different channels"
-            pairs = zip(live[1:], widths[1:], strict=True)
-            self._found.equal += [EqualWidths(use.node, width, widths[0]) for use, width in pairs]
+            self._found.equal += [EqualWidths(_place(use), _place(live[0])) for use in live[1:]]
         else:
             self._widths[held] = widths[0]
             return
@@ -140,7 +125,7 @@ class _Search:
         if self._right(use) or use.width is None:
             return
         for held in dict.fromkeys(free):
-            width = self._isolated(use.origin, held, use.width)  # type: ignore[arg-type]
+            width = self._isolated(use.origin, held, use.width, use.labels)  # type: ignore[arg-type]
             if width is None or self._fixed(held):
                 continue
             if width.size(_Everything()) != current_value(self._graph, held):
@@ -150,7 +135,7 @@ class _Search:
                 return
             del self._widths[held]
 
-    def _isolated(self, origin: Origin | float, held: Held, target: Width) -> Width | None:
+    def _isolated(self, origin: Origin | float, held: Held, target: Width, labels: LabelsOf) -> Width | None:
         """Return the width an attribute must hold for a formula of products and quotients to give a width."""
         if origin == held:
             return target
@@ -158,13 +143,14 @@ class _Search:
             return None
         first, second = origin.operands
         inner, other = (first, second) if held in leaves(first) else (second, first)
-        constant = self._value(other, None)
-        if any(self._value(other, probe) != constant for probe in self._probes) or not isinstance(constant, int):
+        constant = self._value(other, None, labels)
+        same = all(self._value(other, probe, labels) == constant for probe in self._probes)
+        if not same or not isinstance(constant, int):
             return None
         if origin.operation is operator.mul:
-            return self._isolated(inner, held, target.scaled(1, constant)) if constant else None
+            return self._isolated(inner, held, target.scaled(1, constant), labels) if constant else None
         if origin.operation is operator.floordiv and inner is first:
-            return self._isolated(inner, held, target.scaled(constant, 1))
+            return self._isolated(inner, held, target.scaled(constant, 1), labels)
         return None
 
     def _check(self, use: Use) -> None:
@@ -175,12 +161,18 @@ class _Search:
         if use.width is not None and use.origin is None:
             self._found.literal[use.node] = f"has the size {use.value} written as a literal{source_text(use.node)}"
         elif use.width is not None:
-            if isinstance(use.origin, SizeOf):
-                taken = use.labels.width(use.origin.node, use.origin.dimension)
-                self._found.equal += [EqualWidths(use.node, use.width, taken)] if taken is not None else []
+            self._found.equal += self._taken_from(use, use.width)
             self._refuse(use, f"has a size of {use.value} that is computed from {named} and would not follow")
         elif use.fixed:
             self._hold(use, named)
+
+    def _taken_from(self, use: Use, width: Width) -> Iterator[EqualWidths]:
+        """Yield the pair of widths that would have to stay equal for a size to be right."""
+        sizes = [leaf for leaf in dict.fromkeys(leaves(use.origin or 0)) if isinstance(leaf, SizeOf)]
+        taken = {leaf: use.labels.width(leaf.node, leaf.dimension) for leaf in sizes}
+        live = [(leaf, other) for leaf, other in taken.items() if other is not None and self._prunable(other)]
+        if len(live) == 1 and equally_long(width, live[0][1]) is not None:
+            yield EqualWidths(_place(use), live[0][0])
 
     def _hold(self, use: Use, named: str) -> None:
         """Keep everything that a number which must not change is computed from."""
@@ -215,14 +207,12 @@ class _Search:
                 return False
         return True
 
-    def _value(
-        self, origin: Origin | float, probe: KeptLabels | None, labels: LabelsOf | None = None
-    ) -> int | float | None:
+    def _value(self, origin: Origin | float, probe: KeptLabels | None, labels: LabelsOf) -> int | float | None:
         """Return what a number would be under a probe; ``None`` where it cannot be computed."""
 
         def of(leaf: Held | SizeOf) -> int:
             width = self._widths.get(leaf) if isinstance(leaf, Held) else None
-            if isinstance(leaf, SizeOf) and labels is not None:
+            if isinstance(leaf, SizeOf):
                 width = labels.width(leaf.node, leaf.dimension)
             current = current_value(self._graph, leaf)
             if current is None:
@@ -246,6 +236,10 @@ class _Search:
                 yield Followed(path, name, entries, listed=True)
             else:
                 yield Followed(path, name, (widths[0],), listed=False)
+
+
+def _place(use: Use) -> WrittenAt:
+    return WrittenAt(use.node, use.argument, use.entry)
 
 
 class _Everything:

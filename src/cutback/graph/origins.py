@@ -162,6 +162,7 @@ class OriginRecorder(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.compared: list[tuple[Origin, Origin | int | float]] = []
+        self._given: Given | None = None
 
     def watch(self, model: nn.Module) -> None:
         """Let the integer attributes of a structural clone remember where they stand."""
@@ -215,28 +216,45 @@ class OriginRecorder(TorchFunctionMode):
         given = Given(tuple(_numbers(args)), {name: tuple(_numbers(value)) for name, value in kwargs.items()})
         if all(origin is None for _, origin in given.all):
             return func(*args, **kwargs)
-        mode = get_proxy_mode()
-        nodes = mode.tracer.graph.nodes if mode is not None else ()
+        tracer = getattr(get_proxy_mode(), "tracer", None)
+        nodes = tracer.graph.nodes if tracer is not None else ()
         last = next(iter(reversed(nodes)), None)
-        result = func(*plain(args), **{name: plain(value) for name, value in kwargs.items()})
+        self._given = given
+        try:
+            result = func(*plain(args), **{name: plain(value) for name, value in kwargs.items()})
+        finally:
+            self._given = None
         for node in reversed(nodes):
             if node is last:
                 break
             node.meta[_META] = given
         return result
 
+    def mark(self, node: fx.Node) -> None:
+        """Note the numbers of the running function at a new call; for recorders that announce each call."""
+        if self._given is not None:
+            node.meta[_META] = self._given
+
     def _sized(self, result: object, args: Sequence[object], kwargs: dict[str, object]) -> object:
         """Return sizes that remember the tensor and the dimension."""
-        mode = get_proxy_mode()
         tensor = args[0]
-        slot = get_proxy_slot(tensor, mode.tracer, None) if mode is not None and isinstance(tensor, Tensor) else None
-        node = getattr(getattr(slot, "proxy", None), "node", None)
-        if node is None:
+        node = _node_of(tensor) if isinstance(tensor, Tensor) else None
+        if node is None or not isinstance(tensor, Tensor):
             return result
         if isinstance(result, torch.Size):
             return torch.Size([_known(size, SizeOf(node, d), self.compared) for d, size in enumerate(result)])
         dimension = args[1] if len(args) > 1 else kwargs["dim"]
-        return _known(result, SizeOf(node, int(dimension) % tensor.dim()), self.compared)  # type: ignore[call-overload, attr-defined]
+        return _known(result, SizeOf(node, int(dimension) % tensor.dim()), self.compared)  # type: ignore[call-overload]
+
+
+def _node_of(tensor: Tensor) -> fx.Node | None:
+    """Return the call that gave a tensor its present content; ``None`` where nothing recorded it."""
+    node = getattr(tensor, "node", None)
+    if not isinstance(node, fx.Node):
+        tracer = getattr(get_proxy_mode(), "tracer", None)
+        slot = get_proxy_slot(tensor, tracer, None) if tracer is not None else None
+        node = getattr(getattr(slot, "proxy", None), "node", None)
+    return node if isinstance(node, fx.Node) else None
 
 
 def _is_plain_object(value: object) -> bool:

@@ -25,6 +25,7 @@ class Use:
     Attributes:
         node: the call.
         argument: the argument it stands in.
+        entry: which entry of it, where it is a list.
         value: the number.
         origin: where it comes from; ``None`` for a literal, or where that is not known.
         width: the dimension it is the size of, if channels can go along it.
@@ -34,6 +35,7 @@ class Use:
 
     node: fx.Node
     argument: str
+    entry: int | None
     value: int | float
     origin: Origin | None
     width: Width | None
@@ -86,7 +88,8 @@ def _uses(
             continue
         # Nothing is known of the sizes of constants and of what is repeated for every channel: the probes will tell.
         free = argument in changeable and not trail.refused and (width is None or blank)
-        yield Use(node, argument, value, origin, width if shrinks else None, not shrinks and not free, labels)
+        fixed = not shrinks and not free
+        yield Use(node, argument, entry, value, origin, width if shrinks else None, fixed, labels)
 
 
 def _origins(numbers: Sequence[tuple[str, int | None, int | float]], given: Given | None) -> list[Origin | None]:
