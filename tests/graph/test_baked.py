@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import cutback
+from cutback.errors import ArchitectureMismatch
 from cutback.graph import replay
 
 IMAGES = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -127,6 +128,16 @@ def test_an_attribute_that_holds_a_width_follows(name: str, tmp_path) -> None:
     loaded = cutback.load(tmp_path / "small", build=lambda: Net(Layer(function, **before)))
     assert torch.equal(loaded(IMAGES), model(IMAGES))
     assert {key: getattr(loaded.middle, key) for key in after} == after
+
+
+@pytest.mark.parametrize("build", [{"other": 8}, {"dim": (8,)}, {"dim": 3}, {"dim": 8.0}])
+def test_a_plan_does_not_fit_a_model_whose_attributes_differ(build, tmp_path) -> None:
+    function, before, _ = FOLLOWING["expand"]
+    model = Net(Layer(function, **before))
+    _, plan = cut(model)
+    cutback.save(model, plan, tmp_path / "small")
+    with pytest.raises(ArchitectureMismatch, match=r"middle\.dim"):
+        cutback.load(tmp_path / "small", build=lambda: Net(Layer(function, **build)))
 
 
 def test_attributes_of_the_model_itself_of_an_ancestor_and_of_an_object() -> None:

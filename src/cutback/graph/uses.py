@@ -65,7 +65,9 @@ def uses_of(graph: Graph, prunable: Prunable) -> list[Use]:
         for node, trail in labels.trails.items():
             given, written = given_numbers(node), written_sizes(node, labels)
             if given is not None or any(prunable(size.width) for size in written):
-                found += _uses(node, trail, given, written, prunable, labels)
+                uses = _uses(node, trail, given, written, prunable, labels)
+                made_up = node in getattr(labelling, "by_number", ())  # a factor that states make up for may change
+                found += [use for use in uses if not (made_up and use.fixed)]
     return found
 
 
