@@ -14,9 +14,9 @@ from cutback.graph.followed import Findings, follow, with_followed
 from cutback.graph.graph import Graph
 from cutback.graph.groups import couple
 from cutback.graph.labels import Boundary, core
+from cutback.graph.matching import legal_cut
 from cutback.graph.probes import probes
 from cutback.graph.replay import Illegal
-from cutback.graph.second_pass import second_pass
 
 
 @dataclass
@@ -60,6 +60,7 @@ class _State:
             graph.inputs,
             graph.captures,
             self.refused,
+            graph.coupling.tied,
             held=self.held,
             train_failure=graph.train_failure,
         )
@@ -82,20 +83,19 @@ def resolved(graph: Graph, assumptions: Sequence[Assumption]) -> Graph:
     """
     state = _State(graph, assumptions)
     state.settle()
-    mode = 0  # eval mode while anything may still change; then each other mode once
-    while mode < len(graph.captures) and state.graph.groups and state.graph.coupling.assumes:
+    while state.graph.groups and state.graph.coupling.assumes:
         try:
-            for probe in probes(state.graph)[: None if mode == 0 else 1]:
-                second_pass(state.graph, probe, [mode])
-            mode += 1
+            for probe in probes(state.graph):
+                legal_cut(state.graph, probe, [np.zeros(group.units) for group in state.graph.groups])
+            break
         except Illegal as failure:
             state.doubted = True
-            _blame(state, failure, mode)
+            _blame(state, failure)
             state.settle()
     return state.graph
 
 
-def _blame(state: _State, failure: Illegal, mode: int) -> None:
+def _blame(state: _State, failure: Illegal) -> None:
     """Keep the channels behind whatever made a narrower capture fail."""
     open_questions = [a for a in state.assumptions if a.node not in state.refused]
     reasons = {assumption.node: assumption.boundary.reason for assumption in open_questions}
@@ -106,7 +106,7 @@ def _blame(state: _State, failure: Illegal, mode: int) -> None:
     elif failure.node not in state.refused:
         state.keep({failure.node: "the model's code fixes a size that meets these channels here"}, {})
     else:
-        state.keep({}, _responsible(state.graph, failure, mode))
+        state.keep({}, _responsible(state.graph, failure))
 
 
 def _nearest(failing: fx.Node, reasons: Mapping[fx.Node, str]) -> list[fx.Node]:
@@ -136,7 +136,7 @@ def _generalised(graph: Graph, blamed: Sequence[fx.Node], reasons: Mapping[fx.No
     return {node: why for node, why in reasons.items() if places.get(node) in wanted}
 
 
-def _responsible(graph: Graph, failure: Illegal, mode: int) -> dict[fx.Node, Boundary]:
+def _responsible(graph: Graph, failure: Illegal) -> dict[fx.Node, Boundary]:
     """Find by halving the groups whose cut makes a call fail to which none of their channels leads.
 
     Returns:
@@ -148,7 +148,7 @@ def _responsible(graph: Graph, failure: Illegal, mode: int) -> dict[fx.Node, Bou
     suspects = list(range(len(graph.groups)))
     while len(suspects) > 1:
         half = len(suspects) // 2
-        failing = next((part for part in (suspects[:half], suspects[half:]) if _fails(graph, part, mode)), None)
+        failing = next((part for part in (suspects[:half], suspects[half:]) if _fails(graph, part)), None)
         if failing is None:
             break
         suspects = failing
@@ -167,14 +167,14 @@ def _responsible(graph: Graph, failure: Illegal, mode: int) -> dict[fx.Node, Bou
     return found
 
 
-def _fails(graph: Graph, groups: Sequence[int], mode: int) -> bool:
+def _fails(graph: Graph, groups: Sequence[int]) -> bool:
     """Whether cutting only some groups fails."""
     for probe in probes(graph):
         chosen: list[NDArray[np.bool_]] = [
             mask if number in groups else np.ones_like(mask) for number, mask in enumerate(probe)
         ]
         try:
-            second_pass(graph, chosen, [mode])
+            legal_cut(graph, chosen, [np.zeros(group.units) for group in graph.groups])
         except Illegal:
             return True
     return False

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from cutback.graph.capture import module_kind, module_path
-from cutback.graph.labels import NONE, Boundary, LabelStore
+from cutback.graph.labels import NONE, Boundary, LabelStore, core, varying_dimensions
 from cutback.graph.states import State, StateLabels
 from cutback.registry import Registry
 
@@ -56,32 +56,49 @@ class Mixing:
     restored: bool
 
 
+@dataclass(frozen=True, eq=False)
+class Balance:
+    """Labels of which equally many must stay in every part.
+
+    Attributes:
+        parts: label vectors.
+        moves: whether later operators count on where each part begins, so that a cut needs the second pass.
+    """
+
+    parts: tuple[Tensor, ...]
+    moves: bool
+
+
 @dataclass
 class Trail:
     """What a rule did at one call, for doing the same again after a cut.
 
     Attributes:
+        ties_positions: whether blocks must lose the same positions here, not only equally many.
         refused: whether the call became a boundary.
         issued: the labels it was given for results of its own.
         decided: what it found out about the uncut sizes.
         tied: the labels it tied to slices of states.
         results: the labels it gave to the results.
         mixed: the arguments that are mixed across channels.
+        balanced: the blocks that must keep equally many.
         widths: attributes of the running module that hold widths: path, name, and the labels along each dimension.
     """
 
+    ties_positions: bool = False
     refused: bool = False
     issued: list[Tensor] = field(default_factory=list)
     decided: list[object] = field(default_factory=list)
     tied: list[Tensor] = field(default_factory=list)
     results: list[Tensor] = field(default_factory=list)
     mixed: list[Mixing] = field(default_factory=list)
+    balanced: list[Balance] = field(default_factory=list)
     widths: list[tuple[str, str, tuple[Tensor, ...]]] = field(default_factory=list)
 
     def restart(self) -> None:
         """Forget what a rule did before it refused the call."""
         self.refused = True
-        for noted in (self.issued, self.decided, self.tied, self.mixed, self.widths):
+        for noted in (self.issued, self.decided, self.tied, self.mixed, self.balanced, self.widths):
             noted.clear()
 
 
@@ -158,18 +175,34 @@ class Call:
         """Unite the channels behind two label tensors of one shape, element by element."""
         self.store.unite(first, second)
 
-    def tie_blocks(self, labels: Tensor, dimension: int, blocks: int) -> None:
-        """Let equal blocks along a dimension lose the same positions."""
-        self.store.tie_blocks(labels, dimension, blocks)
+    def balance(self, parts: Sequence[Tensor], *, moves: bool = True) -> None:
+        """Let label vectors of one length keep equally many each, see ``Balance``."""
+        if self.trail.ties_positions:
+            for part in parts[1:]:
+                self.unite(parts[0], part)
+        else:
+            self.trail.balanced.append(Balance(tuple(parts), moves))
 
-    def made(self, state: State, dimension: int, role: str) -> Tensor:
-        """Return the labels of the channels that the slices of a state make, shape ``(state.shape[dimension],)``."""
-        return self.states.vector(state, dimension, role)
+    def tie_blocks(self, labels: Tensor, dimension: int, blocks: int, *, moves: bool = True) -> None:
+        """Let equal blocks along a dimension lose equally many, or the same positions where others vary beside it."""
+        if blocks == 1:
+            return
+        if self.decide(varying_dimensions(labels) == [dimension]):
+            index = [slice(None) if d == dimension else 0 for d in range(labels.dim())]
+            self.balance(labels[tuple(index)].chunk(blocks), moves=moves)
+            return
+        parts = core(labels).chunk(blocks, dimension)
+        for part in parts[1:]:
+            self.unite(parts[0], part)
 
-    def tie(self, labels: Tensor, state: State, dimension: int, role: str) -> None:
-        """Let the slices of a state go with the channels behind ``labels``, shape ``(state.shape[dimension],)``."""
+    def made(self, state: State, dimension: int, role: str, blocks: int = 1) -> Tensor:
+        """Return the labels of the channels that the slices of a state make, see ``StateLabels.vector``."""
+        return self.states.vector(state, dimension, role, blocks)
+
+    def tie(self, labels: Tensor, state: State, dimension: int, role: str, blocks: int = 1) -> None:
+        """Let the slices of a state go with the channels behind ``labels``, see ``StateLabels.vector``."""
         self.trail.tied.append(labels)
-        own = self.states.vector(state, dimension, role)
+        own = self.states.vector(state, dimension, role, blocks)
         self.store.unite(labels, own)
         self.keep(own[labels == NONE], "goes with something constant")
 

@@ -1,12 +1,13 @@
 """What is coupled in a model: the result of tracing it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import fx, nn
 
+from cutback.graph.balance import System
 from cutback.graph.capture import Capture
 from cutback.graph.inputs import Inputs
 from cutback.graph.interpret import Labelling
@@ -31,12 +32,15 @@ class Slot:
             ``depthwise`` (both at once), ``bias``, ``norm`` or ``element``. Tied weights may play several; this is the
             first.
         consumes: whether its slices are columns wherever else the weight is used.
+        blocks: into how many equal blocks the state's first dimension falls, each with slices of its own along this
+            one: index ``i`` is slice ``i % size`` of block ``i // size``.
     """
 
     state: str
     dimension: int
     role: str
     consumes: bool = False
+    blocks: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +113,10 @@ class Coupling:
         components: the component of each label.
         owners: group and unit of each component.
         assumes: whether some size in a call was taken to follow a cut, so that every plan needs the second pass.
+        refused: calls made boundaries after labelling, with the reason of each.
+        tied: calls whose blocks lose the same positions.
         followed: attributes of the model's own modules that hold widths.
+        held: calls whose results stay, with what keeps them.
     """
 
     labellings: tuple[Labelling, ...]
@@ -117,7 +124,10 @@ class Coupling:
     components: NDArray[np.int64]
     owners: SlotUnits
     assumes: bool
+    refused: Mapping[fx.Node, str]
+    tied: Collection[fx.Node]
     followed: tuple["Followed", ...] = ()
+    held: Mapping[fx.Node, Boundary] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +179,7 @@ class Graph:
         captures: the recorded forward passes, in eval mode and in train mode.
         groups: what can be pruned.
         slots: the unit of each slice of each parameter and buffer that was used.
-        result_units: for each capture, the unit of each element of each result (constant dimensions narrowed).
+        systems: groups whose blocks must keep equally many.
         kept: layers with channels that stay, and why.
         boundaries: operators that keep channels, and why.
         unreached: parameters that no captured forward pass has used.
@@ -182,7 +192,7 @@ class Graph:
     captures: tuple[Capture, ...]
     groups: tuple[Group, ...]
     slots: Mapping[Slot, UnitMap]
-    result_units: tuple[tuple[UnitMap, ...], ...]
+    systems: tuple[System, ...]
     kept: tuple[KeptLayer, ...]
     boundaries: tuple[Boundary, ...]
     unreached: tuple[str, ...]

@@ -1,7 +1,7 @@
 """Running a captured graph on labels instead of values."""
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +37,7 @@ def label(
     store: LabelStore,
     states: StateLabels,
     refused: Mapping[fx.Node, str],
+    tied: Collection[fx.Node] = (),
     held: Mapping[fx.Node, Boundary] | None = None,
 ) -> Labelling:
     """Run a captured graph on labels.
@@ -46,13 +47,14 @@ def label(
         store: receives what is united and what is kept.
         states: labels of parameters and buffers, shared between captures.
         refused: calls to be made boundaries, with the reason of each.
+        tied: calls whose blocks must lose the same positions, not only equally many.
         held: calls, or placeholders of states, whose channels stay, with what keeps them.
     """
     held = held or {}
     found = Labelling([], [], [], [])
 
     def apply(node: fx.Node, arguments: dict[str, object], value: object) -> Labels:
-        call = Call(node, operator_of(node), arguments, value, store, states, Trail(), found.assumptions)
+        call = Call(node, operator_of(node), arguments, value, store, states, Trail(node in tied), found.assumptions)
         found.trails.append(call.trail)
         result = _label_call(call, refused.get(node))
         call.trail.results = labels_in(result)
@@ -97,7 +99,7 @@ def run_on_labels(
         elif node.op == "placeholder":
             environment[node] = _whole(value, fixed, Boundary("input", "", "the network's input"))
         elif node.op == "get_attr":
-            constant = getattr(capture.module, str(node.target))
+            constant = capture.constants[str(node.target)]
             environment[node] = _whole(constant, fixed, Boundary("constant", "", "a constant tensor"))
         elif node.op == "call_function" and node.target is operator.getitem:
             source = environment[node.args[0]]  # type: ignore[index]

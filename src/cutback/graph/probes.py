@@ -9,7 +9,7 @@ from cutback.graph.graph import Graph
 def probes(graph: Graph) -> list[list[NDArray[np.bool_]]]:
     """Return two cuts in which groups of one size lose different numbers of units, as far as they have enough.
 
-    So a width taken for another of the same size shows.
+    Balanced where they must be. So a width taken for another of the same size shows.
     """
     few: list[NDArray[np.bool_]] = []
     many: list[NDArray[np.bool_]] = []
@@ -19,4 +19,9 @@ def probes(graph: Graph) -> list[list[NDArray[np.bool_]]]:
         choices = group.units - 1
         few.append(np.arange(group.units) < group.units - 1 - rank % choices)
         many.append(np.arange(group.units)[::-1] <= (group.units // 2 + rank) % choices)
+    for system in graph.systems:
+        for probe, share in ((few, 0.9), (many, 0.5)):
+            counts = system.nearest(system.sizes * share)
+            for cell, count in zip(system.cells, system.sizes if counts is None else counts, strict=True):
+                probe[cell.group][list(cell.units)] = np.arange(len(cell.units)) < count
     return [few, many]

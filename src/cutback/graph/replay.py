@@ -57,16 +57,19 @@ class KeptLabels:
 
 
 class _KeptStates(StateLabels):
-    """State labels of the narrowed model: those of the whole model that stay, in their natural order."""
+    """State labels of the narrowed model: those of the whole model that stay, in the order they are to have."""
 
-    def __init__(self, whole: StateLabels, kept: KeptLabels) -> None:
-        self._whole, self._kept = whole, kept
+    def __init__(self, whole: StateLabels, kept: KeptLabels, wanted: Orders) -> None:
+        self._whole, self._kept, self._wanted = whole, kept, wanted
 
-    def vector(self, state: State, dimension: int, role: str) -> Tensor:  # noqa: ARG002 (the first pass needs it)
+    def vector(self, state: State, dimension: int, role: str, blocks: int = 1) -> Tensor:  # noqa: ARG002 (the first pass needs them)
         return self._whole.vectors[state.name, dimension][self.staying(state, dimension)]
 
     def staying(self, state: State, dimension: int) -> Tensor:
-        """Return the indices that stay along a dimension, ascending."""
+        """Return the indices that stay along a dimension, in the order they are to have."""
+        wanted = self._wanted.get((state.name, dimension))
+        if wanted is not None:
+            return torch.from_numpy(wanted)
         return self._kept.mask(self._whole.vectors[state.name, dimension]).nonzero().flatten()
 
     def each(self, state: State) -> Tensor | None:
@@ -98,9 +101,11 @@ class _ReplayedCall(Call):
         trail: Trail,
         orders: Orders,
     ) -> None:
+        self.trail = trail
         self.node, self.operator, self.arguments, self.values = node, operator_of(node), arguments, values
         self.states, self._states, self._kept, self._orders = states, states, kept, orders
         self._issued, self._decided, self._tied = iter(trail.issued), iter(trail.decided), iter(trail.tied)
+        self._balanced = iter(trail.balanced)
 
     def unite(self, first: Tensor, second: Tensor) -> None:
         a, b = first.reshape(-1).numpy(), second.reshape(-1).numpy()
@@ -108,19 +113,24 @@ class _ReplayedCall(Call):
         if ((component[a] != component[b]) & (a != NONE) & (b != NONE)).any():
             raise Refused("would pair different channels")
 
-    def tie_blocks(self, labels: Tensor, dimension: int, blocks: int) -> None:
-        pass
+    def balance(self, parts: Sequence[Tensor], *, moves: bool = True) -> None:
+        if self.trail.ties_positions:
+            super().balance(parts, moves=moves)
+            return
+        for before, now in zip(next(self._balanced).parts, parts, strict=True):
+            if not torch.equal(before[self._kept.mask(before)].sort().values, now.sort().values):
+                raise Refused("would receive other channels in its blocks than its own")
 
-    def made(self, state: State, dimension: int, role: str) -> Tensor:
-        self._order(state, dimension, self._states.staying(state, dimension).numpy())
+    def made(self, state: State, dimension: int, role: str, blocks: int = 1) -> Tensor:
+        self._order(state, dimension, self._states.staying(state, dimension).numpy(), blocks)
         return self._states.vector(state, dimension, role)
 
-    def tie(self, labels: Tensor, state: State, dimension: int, role: str) -> None:  # noqa: ARG002 (as above)
+    def tie(self, labels: Tensor, state: State, dimension: int, role: str, blocks: int = 1) -> None:  # noqa: ARG002 (as above)
         before = next(self._tied)
         order = positions(before.reshape(-1).numpy(), labels.reshape(-1).numpy())
         if order is None or len(order) != int(self._kept.mask(before).sum()):
             raise Refused("would receive other channels than its own")
-        self._order(state, dimension, order)
+        self._order(state, dimension, order, blocks)
 
     def tie_elements(self, labels: Tensor, state: State) -> None:
         self.unite(labels, self.as_labels(state))
@@ -146,9 +156,9 @@ class _ReplayedCall(Call):
     def assume(self, labels: Tensor, reason: str) -> None:
         pass
 
-    def _order(self, state: State, dimension: int, order: NDArray[np.int64]) -> None:
+    def _order(self, state: State, dimension: int, order: NDArray[np.int64], blocks: int) -> None:
         known = self._orders.setdefault((state.name, dimension), order)
-        if len(known) != state.shape[dimension] or not np.array_equal(known, order):
+        if len(known) != state.shape[dimension] * blocks or not np.array_equal(known, order):
             raise Refused("would receive its channels in another order than elsewhere")
 
 
@@ -198,7 +208,13 @@ def _call_after(whole: Capture, reached: Sequence[str]) -> fx.Node:
 
 
 def replay(
-    whole: Capture, narrow: Capture, labelling: Labelling, states: StateLabels, kept: KeptLabels, orders: Orders
+    whole: Capture,
+    narrow: Capture,
+    labelling: Labelling,
+    states: StateLabels,
+    kept: KeptLabels,
+    orders: Orders,
+    wanted: Orders,
 ) -> list[Tensor]:
     """Run a narrowed model's graph on the labels that stay.
 
@@ -209,6 +225,7 @@ def replay(
         states: the whole model's state labels.
         kept: which labels stay.
         orders: receives the order of the slices of each state.
+        wanted: the order each state's slices are to have, where not ascending.
 
     Returns:
         The labels of the results.
@@ -223,7 +240,7 @@ def replay(
         raise Illegal(calls[-1], "the narrower model runs other operators")
     waiting = iter(zip(calls, labelling.trails, strict=True))
     fixed = iter(labelling.fixed)
-    kept_states = _KeptStates(states, kept)
+    kept_states = _KeptStates(states, kept, wanted)
 
     def apply(node: fx.Node, arguments: dict[str, object], value: object) -> Labels:
         original, trail = next(waiting)

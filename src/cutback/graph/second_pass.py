@@ -1,12 +1,13 @@
 """Checking a cut on labels before it is planned, and finding the order of what stays."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Size, Tensor
 
 from cutback.graph.attributes import Changes, attribute_changes, held_value
+from cutback.graph.capture import Capture
 from cutback.graph.clone import state_tensors
 from cutback.graph.graph import Graph
 from cutback.graph.replay import KeptLabels, Orders, narrowed_capture, replay
@@ -26,8 +27,8 @@ def natural_orders(graph: Graph, kept: Sequence[NDArray[np.bool_]]) -> Orders:
 def narrowed_shapes(graph: Graph, orders: Orders) -> dict[str, Size]:
     """Return the shapes of all states after a cut."""
     shapes = {name: list(tensor.shape) for name, tensor in state_tensors(graph.model).items()}
-    for (name, dimension), indices in orders.items():
-        shapes[name][dimension] = len(indices)
+    for slot in graph.slots:
+        shapes[slot.state][slot.dimension] = len(orders[slot.state, slot.dimension]) // slot.blocks
     return {name: Size(shape) for name, shape in shapes.items()}
 
 
@@ -56,14 +57,18 @@ def changed_attributes(graph: Graph, shapes: Mapping[str, Size], kept: Sequence[
 
 
 def second_pass(
-    graph: Graph, kept: Sequence[NDArray[np.bool_]], modes: Sequence[int] | None = None
+    graph: Graph,
+    kept: Sequence[NDArray[np.bool_]],
+    wanted: Orders | None = None,
+    captures: Iterable[Capture] | None = None,
 ) -> tuple[Orders, list[list[Tensor]]]:
-    """Capture the narrowed model and run it on the labels that stay, in each mode.
+    """Run the narrowed model's graph on the labels that stay, in each mode.
 
     Args:
         graph: the traced model.
         kept: for each group which units stay, shape ``(units,)``.
-        modes: numbers of the captures to be checked; all of them if not given.
+        wanted: the order in which what makes channels is to have its slices; ascending where nothing is said.
+        captures: the narrowed model's captures, if they were made already; see ``narrowed_captures``.
 
     Returns:
         The order of the slices of each state, and for each capture the labels of its results.
@@ -71,14 +76,23 @@ def second_pass(
     Raises:
         Illegal: the cut would send channels where they do not belong.
     """
-    orders = natural_orders(graph, kept)
-    shapes = narrowed_shapes(graph, orders)
-    changes = changed_attributes(graph, shapes, kept)
+    orders = {**natural_orders(graph, kept), **(wanted or {})}
     labels = kept_labels(graph, kept)
     found: Orders = {}
     results: list[list[Tensor]] = []
-    for mode in range(len(graph.captures)) if modes is None else modes:
-        whole, labelling = graph.captures[mode], graph.coupling.labellings[mode]
-        narrow = narrowed_capture(graph.model, whole, shapes, changes)
-        results.append(replay(whole, narrow, labelling, graph.coupling.states, labels, found))
+    narrowed = narrowed_captures(graph, kept) if captures is None else captures
+    for whole, narrow, labelling in zip(graph.captures, narrowed, graph.coupling.labellings, strict=True):
+        results.append(replay(whole, narrow, labelling, graph.coupling.states, labels, found, wanted or {}))
     return {**orders, **found}, results
+
+
+def narrowed_captures(graph: Graph, kept: Sequence[NDArray[np.bool_]]) -> Iterator[Capture]:
+    """Capture the narrowed model, in each mode; one that follows from widths alone, not from which units stay.
+
+    Raises:
+        Illegal: its forward pass fails.
+    """
+    shapes = narrowed_shapes(graph, natural_orders(graph, kept))
+    changes = changed_attributes(graph, shapes, kept)
+    for whole in graph.captures:
+        yield narrowed_capture(graph.model, whole, shapes, changes)

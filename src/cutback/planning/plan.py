@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from cutback.errors import ArchitectureMismatch, CorruptFile, UnsupportedVersion
@@ -19,12 +19,16 @@ class Kept:
     """What stays along one dimension.
 
     Attributes:
-        total: the dimension's size before.
+        total: the dimension's size before, times ``blocks``.
         indices: what stays, in the order it is to have.
+        blocks: into how many equal blocks the tensor's first dimension falls, each with slices of its own along this
+            one (a grouped convolution's weight): index ``i`` is slice ``i % size`` of block ``i // size``, where
+            ``size = total // blocks``.
     """
 
     total: int
     indices: tuple[int, ...]
+    blocks: int = 1
 
 
 @dataclass(frozen=True)
@@ -105,8 +109,9 @@ class Plan:
         slices = {name: dict(dimensions) for name, dimensions in self.slices.items()}
         for name, dimensions in other.slices.items():
             for dimension, kept in dimensions.items():
-                first = slices.setdefault(name, {}).get(dimension, Kept(kept.total, tuple(range(kept.total))))
-                slices[name][dimension] = Kept(first.total, tuple(first.indices[index] for index in kept.indices))
+                first = slices.setdefault(name, {}).get(dimension, replace(kept, indices=tuple(range(kept.total))))
+                indices = tuple(first.indices[index] for index in kept.indices)
+                slices[name][dimension] = Kept(first.total, indices, first.blocks)
         paths = dict.fromkeys([*self.attributes, *other.attributes])
         attributes = {path: {**self.attributes.get(path, {}), **other.attributes.get(path, {})} for path in paths}
         costs = {name: Cost(cost.before, other.costs[name].after) for name, cost in self.costs.items()}
@@ -119,7 +124,7 @@ class Plan:
         pool: dict[tuple[int, ...], int] = {}
         slices = {
             name: {
-                str(dimension): [kept.total, pool.setdefault(kept.indices, len(pool))]
+                str(dimension): [kept.total, pool.setdefault(kept.indices, len(pool)), kept.blocks]
                 for dimension, kept in dimensions.items()
             }
             for name, dimensions in self.slices.items()
@@ -177,7 +182,10 @@ class Plan:
                 for g in document["groups"]
             )
             slices = {
-                name: {int(dimension): Kept(int(total), pool[number]) for dimension, (total, number) in found.items()}
+                name: {
+                    int(dimension): Kept(int(total), pool[number], *map(int, blocks))
+                    for dimension, (total, number, *blocks) in found.items()
+                }
                 for name, found in document["slices"].items()
             }
             attributes = {

@@ -18,11 +18,17 @@ def silenced_states(graph: Graph, states: Mapping[str, Tensor], kept: list[NDArr
     """Return states with the columns that consume removed channels set to zero."""
     result = dict(states)
     for slot, owners in graph.slots.items():
-        if slot.consumes:
-            removed = torch.from_numpy(np.flatnonzero(~owners.stays(kept)))
-            if len(removed):
-                weight = result[slot.state]
-                result[slot.state] = weight.index_fill(slot.dimension, removed.to(weight.device), 0)
+        stays = owners.stays(kept) if slot.consumes else np.ones(0, dtype=bool)
+        if not stays.all():
+            weight = result[slot.state]
+            removed = torch.from_numpy(~stays).to(weight.device)
+            shape = [1] * weight.dim()
+            shape[slot.dimension] = weight.shape[slot.dimension]
+            if slot.blocks > 1:
+                rows = weight.shape[0]
+                removed = removed.view(slot.blocks, -1).repeat_interleave(rows // slot.blocks, 0)
+                shape[0] = rows
+            result[slot.state] = weight.masked_fill(removed.view(shape), 0)
     return result
 
 

@@ -1,6 +1,6 @@
 """Taking what a plan keeps out of tensors."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,11 +10,40 @@ from cutback.planning.plan import Kept, Plan
 
 
 def sliced(tensor: Tensor, dimensions: Mapping[int, Kept]) -> Tensor:
-    """Return a new tensor with what stays along each cut dimension."""
+    """Return a new tensor with what stays along each cut dimension.
+
+    Raises:
+        ArchitectureMismatch: blocks of the first dimension would keep unequal numbers of slices.
+    """
+    rows = dimensions[0].indices if 0 in dimensions else range(tensor.shape[0] if tensor.dim() else 0)
+    size = tensor.shape[0] if tensor.dim() else 0
     for dimension, kept in dimensions.items():
-        index = torch.tensor(kept.indices, dtype=torch.int64, device=tensor.device)
-        tensor = tensor.index_select(dimension, index)
+        if kept.blocks == 1:
+            tensor = tensor.index_select(dimension, torch.tensor(kept.indices, device=tensor.device))
+    for dimension, kept in dimensions.items():
+        if kept.blocks > 1:
+            index = torch.tensor(_by_row(kept, rows, size), device=tensor.device)
+            shape = [1] * tensor.dim()
+            shape[0], shape[dimension] = index.shape
+            target = list(tensor.shape)
+            target[dimension] = index.shape[1]
+            tensor = tensor.gather(dimension, index.view(shape).expand(target))
     return tensor
+
+
+def _by_row(kept: Kept, rows: Sequence[int], size: int) -> list[list[int]]:
+    """Return what stays of each row that stays, given how many rows there were."""
+    width = kept.total // kept.blocks
+    inside: dict[int, list[int]] = {}
+    for index in kept.indices:
+        inside.setdefault(index // width, []).append(index % width)
+    found = [inside.get(row // (size // kept.blocks), []) for row in rows]
+    if not found or len({len(columns) for columns in found}) > 1 or not found[0]:
+        raise ArchitectureMismatch(
+            f"a grouped convolution of {kept.blocks} groups would keep unequal numbers of channels in them; "
+            "use a plan made by cutback for this model"
+        )
+    return found
 
 
 def cut_states(states: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
@@ -36,7 +65,7 @@ def check_slice(states: Mapping[str, Tensor], name: str, dimension: int, kept: K
         ArchitectureMismatch: see ``cut_states``.
     """
     shape = tuple(states[name].shape) if name in states else None
-    fits = shape is not None and dimension < len(shape) and shape[dimension] == kept.total
+    fits = shape is not None and dimension < len(shape) and shape[dimension] * kept.blocks == kept.total
     if not fits or not kept.indices or max(kept.indices) >= kept.total or min(kept.indices) < 0:
         raise ArchitectureMismatch(
             f"the plan keeps {len(kept.indices)} of {kept.total} along dimension {dimension} of {name}, which "

@@ -1,6 +1,6 @@
 """The proof of a cut: the pruned model computes what the original computes with the removed channels silenced."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cutback.errors import CutbackError, DataDependentControlFlow, NotEquivalent
-from cutback.graph.capture import Capture, capture
+from cutback.graph.capture import Capture, capture, module_path
 from cutback.graph.clone import ordinary, own_tensors, random_state_kept, state_tensors, structural_clone
 from cutback.graph.graph import Graph
 from cutback.graph.inputs import Inputs
-from cutback.graph.replay import KeptLabels
-from cutback.graph.second_pass import kept_labels
-from cutback.planning.make import planned_masks
+from cutback.graph.replay import Illegal, KeptLabels
+from cutback.graph.second_pass import kept_labels, second_pass
 from cutback.planning.plan import Plan
-from cutback.surgery.comparing import kept_part, relative_error
+from cutback.planning.slices import planned_masks, planned_orders
+from cutback.surgery.comparing import kept_part, place_of, relative_error
 from cutback.surgery.conditioning import awakened, well_conditioned
 from cutback.surgery.gradients import gradients_of, reachable
 from cutback.surgery.running import Run, Runner, double, exact, redrawn, redrawn_in_range, single
@@ -68,13 +68,22 @@ def prove(graph: Graph, plan: Plan) -> Proof:
     with torch.inference_mode(mode=False):
         states = {name: single(ordinary(tensor)) for name, tensor in state_tensors(graph.model).items()}
     kept = planned_masks(graph, plan)
+    try:
+        narrow = second_pass(graph, kept, planned_orders(graph, plan, kept))[1] if graph.coupling.assumes else None
+    except Illegal as reason:
+        where = module_path(reason.node)
+        raise NotEquivalent(
+            f"{where or '(model)'}: {reason}; nothing was changed; if the plan was made by cutback for this model, "
+            "this is a bug worth reporting",
+            where,
+        ) from reason
     generator = torch.Generator().manual_seed(_SEED)
     devices = [tensor.device for tensor in states.values()]
     proofs: list[Proof] = []
     with random_state_kept(), exact(devices), torch.inference_mode(mode=False), torch.enable_grad():
         random = well_conditioned(graph, states, generator)
         for number, recorded in enumerate(graph.captures):
-            check = _Check(graph, plan, number, kept)
+            check = _Check(graph, plan, number, kept, narrow[number] if narrow else None)
             own = recorded.inputs.map(lambda tensor: single(ordinary(tensor)))
             proofs.append(check(states, own, gradients=True))
             awake, fresh = _fresh(check.recorded, random, own, generator)
@@ -104,12 +113,18 @@ def _fresh(
 class _Check:
     """Compares reference and pruned model in one mode."""
 
-    def __init__(self, graph: Graph, plan: Plan, number: int, kept: list[NDArray[np.bool_]]) -> None:
+    def __init__(
+        self, graph: Graph, plan: Plan, number: int, kept: list[NDArray[np.bool_]], narrow: Sequence[Tensor] | None
+    ) -> None:
         recorded = graph.captures[number]
         self._graph, self._plan, self.recorded, self._kept = graph, plan, recorded, kept
-        self._units = graph.result_units[number]
         self._trails = graph.coupling.labellings[number].trails
         self._labels = kept_labels(graph, kept)
+        whole = graph.coupling.labellings[number].results
+        self._places = [
+            place_of(labels, narrow[position] if narrow else None, self._labels)
+            for position, labels in enumerate(whole)
+        ]
         changes = [(path, name, value) for path, values in plan.attributes.items() for name, value in values.items()]
         self._dense = Runner(graph.model, training=recorded.training)
         self._pruned = Runner(graph.model, training=recorded.training, changes=changes)
@@ -218,7 +233,7 @@ class _Check:
         order = [*range(reference.outputs, len(reference.paths)), *range(reference.outputs)]
         errors: list[float] = []
         for position in order:
-            expected = kept_part(reference.tensors[position].detach(), self._units[position], self._kept)
+            expected = kept_part(reference.tensors[position].detach(), self._places[position])
             path, found = reference.paths[position], pruned.tensors[position].detach()
             if expected.shape != found.shape:
                 what = f"shape {tuple(found.shape)} instead of {tuple(expected.shape)}"

@@ -43,12 +43,11 @@ def _convolve(call: Call, weight: State, labels: Tensor, *, out_dimension: int, 
     if call.decide(groups == channels > 1):
         outgoing = _depthwise(call, weight, incoming)
     else:
-        # A grouped convolution's weight holds all blocks side by side along one dimension and one for all in the other.
-        call.tie_blocks(incoming, 0, groups)
-        call.tie(incoming[: weight.shape[in_dimension]], weight, in_dimension, "column")
-        filters = call.made(weight, out_dimension, "filter")
-        outgoing = filters.repeat(call.shape[channel] // len(filters))
-        call.tie_blocks(outgoing, 0, groups)
+        # A grouped weight has blocks along its first dimension, each with slices of its own along the other.
+        call.tie_blocks(incoming, 0, groups, moves=False)
+        call.tie(incoming, weight, in_dimension, "column", groups if in_dimension == 1 else 1)
+        outgoing = call.made(weight, out_dimension, "filter", groups if out_dimension == 1 else 1)
+        call.tie_blocks(outgoing, 0, groups, moves=False)
     _tie_bias(call, outgoing)
     return spread(outgoing, channel, call.shape)
 

@@ -249,7 +249,10 @@ def _regrouped(old: torch.Size, new: torch.Size) -> list[tuple[list[int], list[i
 
 
 def _tie_all_but(call: Call, labels: Tensor, dimension: int, factors: list[int], free_position: int) -> None:
-    """Tie labels along a split dimension so that only one of its factors can shrink."""
+    """Let only one factor of a split dimension shrink: by equally many, or by the same positions, for the others."""
     table = core(labels).movedim(dimension, 0).reshape(*factors, -1)
     table = table.movedim(free_position, 0).reshape(factors[free_position], -1, table.shape[-1])
-    call.unite(table[:, :1].expand(-1, table.shape[1] - 1, -1), table[:, 1:])
+    if call.decide(table.shape[-1] == 1):
+        call.balance(table[:, :, 0].unbind(1))
+    else:
+        call.unite(table[:, :1].expand(-1, table.shape[1] - 1, -1), table[:, 1:])
