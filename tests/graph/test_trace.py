@@ -32,8 +32,8 @@ def first_group(graph) -> int:
     ("function", "units"),
     [
         (lambda x: x.flip(1), 8),
-        (lambda x: torch.cat([x[:, :4].relu(), x[:, 4:]], 1), 0),
-        (lambda x: torch.cat(x.chunk(2, 1)[::-1], 1), 4),
+        (lambda x: torch.cat([x[:, :4].relu(), x[:, 4:]], 1), 4),
+        (lambda x: torch.cat(x.chunk(2, 1)[::-1], 1), 8),
         (lambda x: x.view(x.size(0), x.size(1), -1).view_as(x), 8),
         (lambda x: x.view(2, 8, 36).view(2, 8, 6, 6), 0),
         (lambda x: x.flatten(2).unflatten(2, (6, 6)), 8),

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from cutback.errors import CaptureError, DataDependentControlFlow
 from cutback.graph.clone import ordinary, random_state_kept, set_training, state_tensors, structural_clone
 from cutback.graph.inputs import Inputs, tensors_in
+from cutback.graph.origins import Origin, OriginRecorder
 from cutback.graph.recorder import record, without_values
 from cutback.graph.sources import SOURCE, EachCall, calling_line, source_line
 
@@ -49,6 +50,7 @@ class Capture:
         inputs: the inputs it was recorded with.
         outputs: how many of the graph's results are outputs of the model.
         module_outputs: path of the module that returned it, for each of the remaining results.
+        compared: the attributes and sizes that the model's code compared with something.
     """
 
     training: bool
@@ -58,6 +60,7 @@ class Capture:
     inputs: Inputs
     outputs: int
     module_outputs: tuple[str, ...]
+    compared: tuple[tuple[Origin, Origin | int | float], ...] = ()
 
     @cached_property
     def module(self) -> fx.GraphModule:
@@ -250,7 +253,9 @@ class DropoutOff(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def capture(model: nn.Module, inputs: Inputs, *, training: bool, reached: list[str] | None = None) -> Capture:
+def capture(
+    model: nn.Module, inputs: Inputs, *, training: bool, reached: list[str] | None = None, origins: bool = True
+) -> Capture:
     """Record a forward pass of ``model`` without touching it: on a structural clone and on tensors without values.
 
     Dropout is left out.
@@ -260,29 +265,41 @@ def capture(model: nn.Module, inputs: Inputs, *, training: bool, reached: list[s
         inputs: its arguments, tensors of the model's device and type.
         training: record in train mode instead of eval mode.
         reached: receives the names of the calls recorded when the forward pass fails.
+        origins: note where the numbers in its calls come from.
 
     Raises:
         DataDependentControlFlow: the path through the model depends on values.
         CaptureError: the forward pass failed; the message carries the model's own error.
     """
     try:
-        return recorded(model, inputs, training=training)
+        return recorded(model, inputs, training=training, origins=origins)
     except CaptureError:  # the model cannot even be copied
         raise
     except Exception:  # noqa: BLE001 (make_fx follows what the recorder cannot, or raises what there is to say)
-        return made_by_make_fx(model, inputs, training=training, reached=[] if reached is None else reached)
+        reached = [] if reached is None else reached
+        return made_by_make_fx(model, inputs, training=training, reached=reached, origins=origins)
 
 
 class _Subject:
     """A structural clone of a model in the mode to be recorded, and its forward pass as a function of tensors."""
 
     def __init__(
-        self, model: nn.Module, inputs: Inputs, *, training: bool, changing: Callable[[ModuleRecorder], None]
+        self,
+        model: nn.Module,
+        inputs: Inputs,
+        *,
+        training: bool,
+        origins: bool,
+        changing: Callable[[ModuleRecorder], None],
     ) -> None:
         self._clone, self._inputs, self._training = structural_clone(model), inputs, training
         set_training(self._clone, training)
         self.states = state_tensors(self._clone)
         self.modules = ModuleRecorder(self._clone, changing)
+        self.numbers = OriginRecorder()
+        self._origins = origins
+        if origins:
+            self.numbers.watch(self._clone)
         self._outputs = 0
 
     def tensors(self) -> list[Tensor]:
@@ -297,26 +314,30 @@ class _Subject:
         """Return the model's outputs, then every module's."""
         given = dict(zip(self.states, tensors, strict=False))
         arguments = self._inputs.replaced(tensors[len(self.states) :])
-        outputs = list(tensors_in(functional_call(self._clone, given, arguments.positional, arguments.keyword)))
+        with self.numbers if self._origins else nullcontext():
+            outputs = list(tensors_in(functional_call(self._clone, given, arguments.positional, arguments.keyword)))
         self._outputs = len(outputs)
         return [*outputs, *(tensor for _, tensor in self.modules.returned)]
 
     def capture(self, graph: fx.Graph, constants: Mapping[str, Tensor]) -> Capture:
         """Return the finished capture."""
         paths = tuple(path for path, _ in self.modules.returned)
-        return Capture(self._training, graph, constants, tuple(self.states), self._inputs, self._outputs, paths)
+        compared = tuple(self.numbers.compared)
+        states = tuple(self.states)
+        return Capture(self._training, graph, constants, states, self._inputs, self._outputs, paths, compared)
 
 
-def recorded(model: nn.Module, inputs: Inputs, *, training: bool) -> Capture:
+def recorded(model: nn.Module, inputs: Inputs, *, training: bool, origins: bool = True) -> Capture:
     """Capture with the fast recorder.
 
     Raises:
         Exception: the recorder or the model has failed.
     """
-    subject = _Subject(model, inputs, training=training, changing=lambda _: None)
+    subject = _Subject(model, inputs, training=training, origins=origins, changing=lambda _: None)
 
     def annotate(node: fx.Node) -> None:
         subject.modules.annotate(node)
+        subject.numbers.mark(node)
         node.meta[SOURCE] = calling_line(_Subject.forward.__code__)
 
     with random_state_kept(), torch.inference_mode(mode=False), torch.enable_grad(), DropoutOff():
@@ -324,9 +345,11 @@ def recorded(model: nn.Module, inputs: Inputs, *, training: bool) -> Capture:
     return subject.capture(recording.graph, recording.constants)
 
 
-def made_by_make_fx(model: nn.Module, inputs: Inputs, *, training: bool, reached: list[str]) -> Capture:
+def made_by_make_fx(
+    model: nn.Module, inputs: Inputs, *, training: bool, reached: list[str], origins: bool = True
+) -> Capture:
     """Capture with ``make_fx``; see ``capture``."""
-    subject = _Subject(model, inputs, training=training, changing=_annotate_new_calls)
+    subject = _Subject(model, inputs, training=training, origins=origins, changing=_annotate_new_calls)
 
     def annotate() -> None:
         for node in _new_calls(SOURCE):

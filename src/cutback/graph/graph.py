@@ -1,7 +1,7 @@
 """What is coupled in a model: the result of tracing it."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from cutback.graph.capture import Capture
 from cutback.graph.inputs import Inputs
 from cutback.graph.interpret import Labelling
 from cutback.graph.labels import Boundary
+from cutback.graph.sizes import Keeping, Width
 from cutback.graph.states import StateLabels
 
 
@@ -82,6 +83,28 @@ class SlotUnits:
 
 
 @dataclass(frozen=True, eq=False)
+class Followed:
+    """An attribute that holds widths and follows every cut.
+
+    Attributes:
+        path: path of the module that holds it.
+        attribute: its name.
+        entries: for the integer, or for each entry of the list, the width it holds or the number it stays.
+        listed: whether it is a list or tuple.
+    """
+
+    path: str
+    attribute: str
+    entries: tuple[Width | int, ...]
+    listed: bool
+
+    def value(self, kept: Keeping) -> int | tuple[int, ...]:
+        """Return the value after a cut."""
+        sizes = tuple(entry if isinstance(entry, int) else entry.size(kept) for entry in self.entries)
+        return sizes if self.listed else sizes[0]
+
+
+@dataclass(frozen=True, eq=False)
 class Coupling:
     """How labels became units; what the second pass compares with.
 
@@ -93,6 +116,8 @@ class Coupling:
         assumes: whether some size in a call was taken to follow a cut, so that every plan needs the second pass.
         refused: calls made boundaries after labelling, with the reason of each.
         tied: calls whose blocks lose the same positions.
+        followed: attributes of the model's own modules that hold widths.
+        held: calls whose results stay, with what keeps them.
     """
 
     labellings: tuple[Labelling, ...]
@@ -102,6 +127,8 @@ class Coupling:
     assumes: bool
     refused: Mapping[fx.Node, str]
     tied: Collection[fx.Node]
+    followed: tuple["Followed", ...] = ()
+    held: Mapping[fx.Node, Boundary] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

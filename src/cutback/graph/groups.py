@@ -27,6 +27,7 @@ def couple(
     refused: Mapping[fx.Node, str] | None = None,
     tied: Collection[fx.Node] = (),
     *,
+    held: Mapping[fx.Node, Boundary] | None = None,
     train_failure: str = "",
 ) -> tuple[Graph, list[Assumption]]:
     """Label all captures with one store and gather the units into groups.
@@ -37,6 +38,7 @@ def couple(
         captures: recorded forward passes.
         refused: calls to be made boundaries, with the reason of each.
         tied: calls whose blocks must lose the same positions, not only equally many.
+        held: calls whose channels stay, with what keeps them.
         train_failure: why there is no capture in train mode.
 
     Returns:
@@ -44,7 +46,7 @@ def couple(
     """
     store = LabelStore()
     states = StateLabels(store)
-    labelled = [label(capture, store, states, refused or {}, tied) for capture in captures]
+    labelled = [label(capture, store, states, refused or {}, tied, held) for capture in captures]
     components = store.components()
     slots, scattered = slots_of(states, components)
     kept = _kept_components(store, components, scattered)
@@ -85,7 +87,9 @@ def couple(
         kept=_kept_layers(slots, kept, group_of),
         boundaries=_boundaries(store, components, slots),
         unreached=tuple(name for name, _ in model.named_parameters() if name not in used),
-        coupling=Coupling(tuple(labelled), states, components, owner, bool(assumptions) or moved, refused or {}, tied),
+        coupling=Coupling(
+            tuple(labelled), states, components, owner, bool(assumptions) or moved, refused or {}, tied, held=held or {}
+        ),
         train_failure=train_failure,
     )
     return graph, assumptions

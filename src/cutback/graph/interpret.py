@@ -51,6 +51,7 @@ def label(
     states: StateLabels,
     refused: Mapping[fx.Node, str],
     tied: Collection[fx.Node] = (),
+    held: Mapping[fx.Node, Boundary] | None = None,
 ) -> Labelling:
     """Run a captured graph on labels.
 
@@ -60,7 +61,9 @@ def label(
         states: labels of parameters and buffers, shared between captures.
         refused: calls to be made boundaries, with the reason of each.
         tied: calls whose blocks must lose the same positions, not only equally many.
+        held: calls, or placeholders of states, whose channels stay, with what keeps them.
     """
+    held = held or {}
     found = Labelling([], [], [], [])
 
     def apply(node: fx.Node, arguments: dict[str, object], value: object) -> Labels:
@@ -68,6 +71,8 @@ def label(
         found.trails.append(call.trail)
         result = _label_call(call, refused.get(node))
         call.trail.results = labels_in(result)
+        for labels in call.trail.results if node in held else ():
+            store.keep(labels, held[node])
         return result
 
     def fixed(boundary: Boundary) -> Tensor:
@@ -76,6 +81,9 @@ def label(
         return found.fixed[-1]
 
     found.results.extend(run_on_labels(capture, states, apply, fixed))
+    for node, name in zip(capture.nodes, capture.states, strict=False):
+        for labels in states.all_of(State(name, node.meta["val"].shape)) if node in held else ():
+            store.keep(labels, held[node])
     for result in found.results[: capture.outputs]:
         for labels in labels_in(result):
             store.keep(labels, Boundary("output", "", "the network's output"))

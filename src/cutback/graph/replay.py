@@ -20,14 +20,12 @@ from cutback.graph.capture import Capture, capture, operator_of
 from cutback.graph.clone import own_tensors, state_tensors, structural_clone
 from cutback.graph.interpret import Labelling, labels_in, rule_for, run_on_labels
 from cutback.graph.labels import NONE, Boundary, core
+from cutback.graph.numbers import changed_number
 from cutback.graph.states import State, StateLabels
 from cutback.graph.weights import ComputedWeight
 
 Orders = dict[tuple[str, int], NDArray[np.int64]]
 """For a state and a dimension, the indices that stay, in the order they must have."""
-
-
-_ARITHMETIC = frozenset(("add", "sub", "rsub", "mul", "div", "floor_divide", "pow", "remainder"))
 
 
 class Illegal(Exception):
@@ -200,7 +198,7 @@ def narrowed_capture(model: nn.Module, whole: Capture, shapes: Mapping[str, Size
     own_tensors(clone, values)
     reached: list[str] = []
     try:
-        return capture(clone, whole.inputs, training=whole.training, reached=reached)
+        return capture(clone, whole.inputs, training=whole.training, reached=reached, origins=False)
     except CaptureError as error:
         raise Illegal(_call_after(whole, reached), str(error)) from error
 
@@ -266,11 +264,10 @@ def replay(
 
 
 def _check_numbers(original: fx.Node, node: fx.Node) -> None:
-    """Check that arithmetic with a number still uses the same number: a width in it would change what is computed."""
-    if operator_of(node).partition("::")[2] in _ARITHMETIC:
-        was, now = ([arg for arg in call.args if isinstance(arg, int | float)] for call in (original, node))
-        if was != now:
-            raise Refused(f"computes with {was[0]}, which changes with the width")
+    """Check that every number but a size is still the same: a width in it would change what is computed."""
+    difference = changed_number(original, node)
+    if difference:
+        raise Refused(f"computes with a number that changes with the width: {difference}")
 
 
 def _check_own(before: Sequence[Tensor], after: Sequence[Tensor], kept: KeptLabels) -> None:

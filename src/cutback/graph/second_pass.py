@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Size, Tensor
 
-from cutback.graph.attributes import Changes, attribute_changes
+from cutback.graph.attributes import Changes, attribute_changes, held_value
 from cutback.graph.capture import Capture
 from cutback.graph.clone import state_tensors
 from cutback.graph.graph import Graph
@@ -50,6 +50,10 @@ def changed_attributes(graph: Graph, shapes: Mapping[str, Size], kept: Sequence[
             value = sizes if isinstance(held, tuple) else sizes[0]
             if held != value:
                 changes[path, attribute] = value
+    for followed in graph.coupling.followed:
+        value, held = followed.value(labels), held_value(graph.model, followed.path, followed.attribute)
+        if value != (tuple(held) if followed.listed else held):  # type: ignore[arg-type]
+            changes[followed.path, followed.attribute] = value
     return [(path, attribute, value) for (path, attribute), value in changes.items()]
 
 

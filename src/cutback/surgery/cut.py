@@ -9,10 +9,11 @@ from torch.optim import Optimizer
 
 from cutback.errors import ArchitectureMismatch, StaleGraph, UnreachedParameters
 from cutback.graph.architecture import hash_of
+from cutback.graph.attributes import holder, like
 from cutback.graph.clone import state_tensors
 from cutback.graph.graph import Graph, layer_of
 from cutback.graph.unwrap import inside
-from cutback.planning.plan import Plan
+from cutback.planning.plan import Plan, Width
 from cutback.surgery.optimizers import stage_optimizers
 from cutback.surgery.slices import check_slice, sliced
 from cutback.surgery.transaction import Transaction
@@ -78,9 +79,32 @@ def stage_cut(transaction: Transaction, model: nn.Module, plan: Plan, *, gradien
             if name not in plan.slices and tensor.grad is not None:
                 transaction.set_attribute(tensor, "grad", None)
     for path, values in plan.attributes.items():
-        module = model.get_submodule(path)
         for attribute, value in values.items():
-            transaction.set_attribute(module, attribute, value)
+            transaction.set_attribute(*_checked_attribute(model, path, attribute, value))
+
+
+def _checked_attribute(model: nn.Module, path: str, attribute: str, value: Width) -> tuple[object, str, object]:
+    """Return the holder of a width attribute, its name there, and the new value in the type of the old.
+
+    Raises:
+        ArchitectureMismatch: there is no such attribute, or what it holds is nothing this could be a cut of.
+    """
+    try:
+        owner, name = holder(model, path, attribute)
+    except AttributeError:
+        raise ArchitectureMismatch(
+            f"the plan sets {path}.{attribute}, which this {type(model).__name__} does not have; use the plan on the "
+            "model it was made for"
+        ) from None
+    held = getattr(owner, name)
+    before, after = (tuple(v) if isinstance(v, list | tuple) else (v,) for v in (held, value))
+    alike = isinstance(held, list | tuple) == isinstance(value, tuple) and len(before) == len(after)
+    if not alike or not all(type(old) is int and 0 < new <= old for old, new in zip(before, after, strict=True)):
+        raise ArchitectureMismatch(
+            f"the plan sets {path}.{attribute} to {value}, but it holds {held!r} here; use the plan on the model it "
+            "was made for"
+        )
+    return owner, name, like(held, value)
 
 
 def _planned_model(model: nn.Module, plan: Plan) -> nn.Module:

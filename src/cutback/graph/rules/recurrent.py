@@ -50,7 +50,7 @@ def recurrent(call: Call) -> Labels:
         cells.append(cell)
         outputs.append(output)
     for held in [cells] if outputs[0] is cells[0] else [cells, outputs]:
-        call.tie_blocks(torch.cat(held), 0, len(held))
+        call.tie_blocks(torch.cat(held), 0, len(held), moves=False)
     call.width(nn.RNNBase, "input_size", incoming)
     call.width(nn.RNNBase, "hidden_size", cells[0])
     if outputs[0] is not cells[0]:
