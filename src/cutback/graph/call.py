@@ -86,6 +86,7 @@ class Trail:
     Attributes:
         ties_positions: whether blocks must lose the same positions here, not only equally many.
         refused: whether the call became a boundary.
+        literal: why sizes of the call are known to be fixed; empty where they are not.
         issued: the labels it was given for results of its own.
         decided: what it found out about the uncut sizes.
         tied: the labels it tied to slices of states.
@@ -97,6 +98,7 @@ class Trail:
 
     ties_positions: bool = False
     refused: bool = False
+    literal: str = ""
     issued: list[Tensor] = field(default_factory=list)
     decided: list[object] = field(default_factory=list)
     tied: list[Tensor] = field(default_factory=list)

@@ -135,7 +135,7 @@ def _label_call(call: Call, refusal: str | None) -> Labels:
             partly = literal_rules.find(call.operator)
             if partly is None:
                 raise Refused(refusal)
-            call.literal = refusal
+            call.literal = call.trail.literal = refusal
             return partly(call)
         return rule_for(call.node)(call)
     except Refused as reason:

@@ -15,7 +15,7 @@ from torch import Size, Tensor, fx, nn
 
 from cutback.errors import CaptureError
 from cutback.graph.attributes import Changes, set_attributes
-from cutback.graph.call import Call, Decision, Labels, Refused, Trail
+from cutback.graph.call import Call, Decision, Labels, Refused, Trail, literal_rules
 from cutback.graph.capture import Capture, capture, operator_of
 from cutback.graph.clone import own_tensors, state_tensors, structural_clone
 from cutback.graph.interpret import Labelling, labels_in, rule_for, run_on_labels
@@ -251,7 +251,7 @@ def replay(
         call = _ReplayedCall(node, arguments, value, kept_states, kept, trail, orders)
         try:
             _check_numbers(original, node)
-            result = call.kept_result("") if trail.refused else rule_for(node)(call)
+            result = _labelled(call, trail)
             _check_own(trail.results, labels_in(result), kept)
         except (Refused, RuntimeError, IndexError, StopIteration) as reason:
             raise Illegal(original, str(reason)) from reason
@@ -261,6 +261,17 @@ def replay(
         return next(fixed)
 
     return run_on_labels(narrow, kept_states, apply, one)
+
+
+def _labelled(call: Call, trail: Trail) -> Labels:
+    """Do at a call of the narrowed model what was done in the first pass."""
+    if trail.refused:
+        return call.kept_result("")
+    partly = literal_rules.find(call.operator) if trail.literal else None
+    if partly is None:
+        return rule_for(call.node)(call)
+    call.literal = trail.literal
+    return partly(call)
 
 
 def _check_numbers(original: fx.Node, node: fx.Node) -> None:

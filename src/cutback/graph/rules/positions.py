@@ -51,7 +51,8 @@ def slice_(call: Call) -> Labels:
         tie_all_but(call, labels, dimension, [width // step, step], 0)
         return result
     constant = bool((core(labels) == NONE).any())  # what is still empty is no block that channels could balance
-    if size and not constant and width % size == first % size == 0 and _siblings(call.node, dimension) == {size}:
+    block = bool(size) and not constant and width % size == first % size == 0
+    if call.decide(block and _siblings(call.node, dimension) == {size}):
         call.tie_blocks(labels, dimension, width // size)
     call.assume(labels, f"takes channels {first} to {first + size - 1} of {width} by literal position")
     return result
