@@ -162,7 +162,11 @@ class _Search:
             self._found.literal[use.node] = f"has the size {use.value} written as a literal{source_text(use.node)}"
         elif use.width is not None:
             self._found.equal += self._taken_from(use, use.width)
-            self._refuse(use, f"has a size of {use.value} that is computed from {named} and would not follow")
+            reason = f"has a size of {use.value} that is computed from {named} and would not follow"
+            if _has_literal(use.origin or 0):  # a layer's own width looks like a literal: let the probes tell
+                self._found.literal[use.node] = reason + source_text(use.node)
+            else:
+                self._refuse(use, reason)
         elif use.fixed:
             self._hold(use, named)
 
@@ -236,6 +240,15 @@ class _Search:
                 yield Followed(path, name, entries, listed=True)
             else:
                 yield Followed(path, name, (widths[0],), listed=False)
+
+
+def _has_literal(origin: Origin | float) -> bool:
+    """Whether a number of unknown origin takes part in a formula."""
+    return (
+        any(_has_literal(part) for part in origin.operands)
+        if isinstance(origin, Formula)
+        else origin not in (0, 1) and isinstance(origin, int | float)
+    )
 
 
 def _place(use: Use) -> WrittenAt:

@@ -15,6 +15,7 @@ CHANGEABLE: dict[str, frozenset[str]] = {
     **{f"aten::{name}": frozenset(("split_size", "split_sizes")) for name in ("split", "split_with_sizes")},
     **{f"aten::{name}": frozenset(("start", "end")) for name in ("slice", "arange")},
     **{f"aten::{name}": frozenset(("normalized_shape",)) for name in ("layer_norm", "rms_norm")},
+    "aten::roll": frozenset(("shifts",)),
     **{f"aten::{name}": frozenset(("pad",)) for name in ("pad", "constant_pad_nd")},
     "aten::unsafe_split": frozenset(("split_size",)),
     "aten::unflatten": frozenset(("sizes",)),

@@ -9,6 +9,7 @@ from torch import Tensor, fx
 from cutback.graph.call import CONSTANT, Call, Labels, Refused, literal_rules, rules
 from cutback.graph.capture import operator_of
 from cutback.graph.labels import NONE, compact, core, spread, varies
+from cutback.graph.origins import given_numbers
 from cutback.graph.rules.movement import run, tie_all_but
 from cutback.graph.states import State
 
@@ -52,10 +53,16 @@ def slice_(call: Call) -> Labels:
         return result
     constant = bool((core(labels) == NONE).any())  # what is still empty is no block that channels could balance
     block = bool(size) and not constant and width % size == first % size == 0
-    if call.decide(block and _siblings(call.node, dimension) == {size}):
+    if call.decide(block and _computed(call.node) and _siblings(call.node, dimension) == {size}):
         call.tie_blocks(labels, dimension, width // size)
     call.assume(labels, f"takes channels {first} to {first + size - 1} of {width} by literal position")
     return result
+
+
+def _computed(node: fx.Node) -> bool:
+    """Whether bounds are computed from sizes or attributes: literal ones count channels, they ask for no equal blocks."""
+    given = given_numbers(node)
+    return given is None or any(origin is not None for _, origin in given.all)
 
 
 @literal_rules.register("aten::slice", "aten::narrow")
