@@ -43,17 +43,35 @@ class Assumption:
 class Mixing:
     """An argument of an operator that computes across channels: it is to see only those that stay.
 
+    Without dimensions the removed elements are set to zero: what stays may differ from place to place, as between
+    heads, and a sum of products does not see zeros.
+
     Attributes:
         argument: its name in the operator's schema.
         labels: its labels.
         dimensions: the dimensions it is mixed along.
         restored: whether the result has those dimensions too.
+        position: its place in the argument, where that is a list of tensors.
     """
 
     argument: str
     labels: Tensor
     dimensions: tuple[int, ...]
     restored: bool
+    position: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Rescaling:
+    """An operator that divides by the square root of a width which follows the cut: something must make up for it.
+
+    Attributes:
+        arguments: names of the arguments either of which may be multiplied instead, the preferred one first.
+        labels: the labels of the first, whose last dimension has that width.
+    """
+
+    arguments: tuple[str, ...]
+    labels: Tensor
 
 
 @dataclass
@@ -68,6 +86,7 @@ class Trail:
         results: the labels it gave to the results.
         mixed: the arguments that are mixed across channels.
         widths: attributes of the running module that hold widths: path, name, and the labels along each dimension.
+        rescaled: what must make up for a width that the operator divides by.
     """
 
     refused: bool = False
@@ -77,11 +96,12 @@ class Trail:
     results: list[Tensor] = field(default_factory=list)
     mixed: list[Mixing] = field(default_factory=list)
     widths: list[tuple[str, str, tuple[Tensor, ...]]] = field(default_factory=list)
+    rescaled: list[Rescaling] = field(default_factory=list)
 
     def restart(self) -> None:
         """Forget what a rule did before it refused the call."""
         self.refused = True
-        for noted in (self.issued, self.decided, self.tied, self.mixed, self.widths):
+        for noted in (self.issued, self.decided, self.tied, self.mixed, self.widths, self.rescaled):
             noted.clear()
 
 
@@ -182,6 +202,14 @@ class Call:
     def mix(self, argument: str, labels: Tensor, dimensions: Sequence[int], *, restored: bool) -> None:
         """Note that an argument is mixed across channels, see ``Mixing``."""
         self.trail.mixed.append(Mixing(argument, labels, tuple(dimensions), restored))
+
+    def silence(self, argument: str, labels: Tensor, position: int | None = None) -> None:
+        """Note that an argument is summed over channels with another computed tensor, see ``Mixing``."""
+        self.trail.mixed.append(Mixing(argument, labels, (), restored=False, position=position))
+
+    def rescale(self, arguments: Sequence[str], labels: Tensor) -> None:
+        """Note that the call divides by the square root of the last dimension of ``labels``, see ``Rescaling``."""
+        self.trail.rescaled.append(Rescaling(tuple(arguments), labels))
 
     def width(self, kinds: type[nn.Module] | UnionType, attribute: str, *along: Tensor) -> None:
         """Note that an attribute of the running module, if it is of these kinds, holds widths.

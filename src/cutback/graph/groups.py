@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 
 from cutback.graph.call import Assumption
 from cutback.graph.capture import Capture
+from cutback.graph.compensation import compensate
 from cutback.graph.graph import Coupling, Graph, Group, KeptLayer, Slot, SlotUnits, layer_of
 from cutback.graph.inputs import Inputs
 from cutback.graph.interpret import label
@@ -42,6 +43,7 @@ def couple(
     store = LabelStore()
     states = StateLabels(store)
     labelled = [label(capture, store, states, refused or {}) for capture in captures]
+    compensate(captures, labelled, store)
     components = store.components()
     slots, scattered = _slots(states, components)
     kept = _kept_components(store, components, scattered)

@@ -130,6 +130,12 @@ class _ReplayedCall(Call):
     def mix(self, argument: str, labels: Tensor, dimensions: Sequence[int], *, restored: bool) -> None:
         pass
 
+    def silence(self, argument: str, labels: Tensor, position: int | None = None) -> None:
+        pass
+
+    def rescale(self, arguments: Sequence[str], labels: Tensor) -> None:
+        pass
+
     def width(self, kinds: type[nn.Module] | UnionType, attribute: str, *along: Tensor) -> None:
         pass
 
@@ -200,7 +206,13 @@ def _call_after(whole: Capture, reached: Sequence[str]) -> fx.Node:
 
 
 def replay(
-    whole: Capture, narrow: Capture, labelling: Labelling, states: StateLabels, kept: KeptLabels, orders: Orders
+    whole: Capture,
+    narrow: Capture,
+    labelling: Labelling,
+    states: StateLabels,
+    kept: KeptLabels,
+    orders: Orders,
+    numbers: dict[fx.Node, float],
 ) -> list[Tensor]:
     """Run a narrowed model's graph on the labels that stay.
 
@@ -211,6 +223,7 @@ def replay(
         states: the whole model's state labels.
         kept: which labels stay.
         orders: receives the order of the slices of each state.
+        numbers: receives by how much products with a number have changed that can be made up for.
 
     Returns:
         The labels of the results.
@@ -231,7 +244,7 @@ def replay(
         original, trail = next(waiting)
         call = _ReplayedCall(node, arguments, value, kept_states, kept, trail, orders)
         try:
-            _check_numbers(original, node)
+            _check_numbers(original, node, labelling, numbers)
             result = call.kept_result("") if trail.refused else rule_for(node)(call)
             _check_own(trail.results, labels_in(result), kept)
         except (Refused, RuntimeError, IndexError, StopIteration) as reason:
@@ -244,12 +257,16 @@ def replay(
     return run_on_labels(narrow, kept_states, apply, one)
 
 
-def _check_numbers(original: fx.Node, node: fx.Node) -> None:
+def _check_numbers(original: fx.Node, node: fx.Node, labelling: Labelling, numbers: dict[fx.Node, float]) -> None:
     """Check that arithmetic with a number still uses the same number: a width in it would change what is computed."""
-    if operator_of(node).partition("::")[2] in _ARITHMETIC:
-        was, now = ([arg for arg in call.args if isinstance(arg, int | float)] for call in (original, node))
-        if was != now:
-            raise Refused(f"computes with {was[0]}, which changes with the width")
+    if operator_of(node).partition("::")[2] not in _ARITHMETIC:
+        return
+    was, now = ([arg for arg in call.args if isinstance(arg, int | float)] for call in (original, node))
+    if was == now:
+        return
+    if original not in labelling.by_number or len(was) != 1 or len(now) != 1 or 0 in (*was, *now):
+        raise Refused(f"computes with {was[0]}, which changes with the width")
+    numbers[original] = was[0] / now[0] if operator_of(node) == "aten::mul" else now[0] / was[0]
 
 
 def _check_own(before: Sequence[Tensor], after: Sequence[Tensor], kept: KeptLabels) -> None:

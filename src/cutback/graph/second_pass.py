@@ -1,15 +1,18 @@
 """Checking a cut on labels before it is planned, and finding the order of what stays."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Size, Tensor
+from torch import Size, Tensor, fx
 
 from cutback.graph.attributes import Changes, attribute_changes
 from cutback.graph.clone import state_tensors
 from cutback.graph.graph import Graph
-from cutback.graph.replay import KeptLabels, Orders, narrowed_capture, replay
+from cutback.graph.labels import core
+from cutback.graph.replay import Illegal, KeptLabels, Orders, narrowed_capture, replay
+from cutback.graph.scales import Compensation, Rows
 
 
 def kept_labels(graph: Graph, kept: Sequence[NDArray[np.bool_]]) -> KeptLabels:
@@ -51,12 +54,58 @@ def changed_attributes(graph: Graph, shapes: Mapping[str, Size], kept: Sequence[
     return [(path, attribute, value) for (path, attribute), value in changes.items()]
 
 
-def second_pass(graph: Graph, kept: Sequence[NDArray[np.bool_]]) -> tuple[Orders, list[list[Tensor]]]:
+def multiplied_rows(
+    graph: Graph, kept: Sequence[NDArray[np.bool_]], numbers: Mapping[fx.Node, float]
+) -> dict[Rows, float]:
+    """Return by what rows of states are to be multiplied, to make up for widths that operators divide by.
+
+    Args:
+        graph: the traced model.
+        kept: for each group which units stay.
+        numbers: by how much products with a number must be made up for, as the second pass found.
+
+    Raises:
+        Illegal: two calls that see the same rows ask for different factors.
+    """
+    labels = kept_labels(graph, kept)
+    found: dict[Rows, float] = {}
+    factors: dict[tuple[fx.Node, str], float] = {}
+    active: list[Compensation] = []
+    for labelling in graph.coupling.labellings:
+        for compensation in labelling.compensations:
+            factors[compensation.node, compensation.argument] = math.sqrt(_share_left(labels, compensation))
+            active.append(compensation)
+        for node, compensation in labelling.by_number.items():
+            if node in numbers:
+                factors[node, compensation.argument] = numbers[node]
+                active.append(compensation)
+    for compensation in active:
+        factor = factors[compensation.node, compensation.argument]
+        ends = [factors.get(end, 1.0) for end in compensation.entered]
+        ends += [found.setdefault(rows, factor) for rows in compensation.rows]
+        if not np.allclose(ends, factor, rtol=1e-12, atol=0):
+            raise Illegal(compensation.node, "divides by another width than what else sees the same rows")
+    return {rows: factor for rows, factor in found.items() if factor != 1}
+
+
+def _share_left(labels: KeptLabels, compensation: Compensation) -> float:
+    """Return the share of the last dimension of what is multiplied that stays."""
+    stays = labels.mask(core(compensation.labels))
+    counts = stays.sum(-1).unique().tolist()
+    if len(counts) != 1 or stays.shape[-1] == 0:
+        raise Illegal(compensation.node, "would leave heads of different widths")
+    return counts[0] / stays.shape[-1]
+
+
+def second_pass(
+    graph: Graph, kept: Sequence[NDArray[np.bool_]], numbers: dict[fx.Node, float] | None = None
+) -> tuple[Orders, list[list[Tensor]]]:
     """Capture the narrowed model and run it on the labels that stay, in each mode.
 
     Args:
         graph: the traced model.
         kept: for each group which units stay, shape ``(units,)``.
+        numbers: receives by how much products with a number must be made up for.
 
     Returns:
         The order of the slices of each state, and for each capture the labels of its results.
@@ -69,8 +118,10 @@ def second_pass(graph: Graph, kept: Sequence[NDArray[np.bool_]]) -> tuple[Orders
     changes = changed_attributes(graph, shapes, kept)
     labels = kept_labels(graph, kept)
     found: Orders = {}
+    numbers = {} if numbers is None else numbers
     results: list[list[Tensor]] = []
     for whole, labelling in zip(graph.captures, graph.coupling.labellings, strict=True):
         narrow = narrowed_capture(graph.model, whole, shapes, changes)
-        results.append(replay(whole, narrow, labelling, graph.coupling.states, labels, found))
+        results.append(replay(whole, narrow, labelling, graph.coupling.states, labels, found, numbers))
+    multiplied_rows(graph, kept, numbers)
     return {**orders, **found}, results

@@ -13,7 +13,7 @@ from cutback.graph.second_pass import changed_attributes, narrowed_shapes
 from cutback.planning.budget import Budget
 from cutback.planning.cost import CostModel
 from cutback.planning.plan import Cost, Plan, PlannedGroup, Width
-from cutback.planning.slices import kept_masks, kept_orders, kept_slices
+from cutback.planning.slices import kept_masks, kept_orders, kept_slices, planned_scales
 from cutback.registry import near_misses
 
 
@@ -48,7 +48,7 @@ def plan_for(
         for group, numbers in zip(graph.groups, kept, strict=True)
     )
     stays = kept_masks(graph, kept)
-    orders = kept_orders(graph, stays)
+    orders, rows = kept_orders(graph, stays)
     shapes = narrowed_shapes(graph, orders)
     attributes: dict[str, dict[str, Width]] = {}
     for path, attribute, value in changed_attributes(graph, shapes, stays):
@@ -64,6 +64,7 @@ def plan_for(
         costs=costs,
         budgets=tuple(map(str, budgets)),
         notes=tuple(notes),
+        scales=planned_scales(rows),
     )
 
 

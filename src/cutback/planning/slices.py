@@ -1,16 +1,18 @@
 """What stays of each slice: from units of groups to indices along dimensions, and back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import fx
 
 from cutback.errors import IllegalCut
 from cutback.graph.capture import module_path, operator_of
 from cutback.graph.graph import Graph
 from cutback.graph.replay import Illegal, Orders
-from cutback.graph.second_pass import natural_orders, second_pass
-from cutback.planning.plan import Kept, Plan
+from cutback.graph.scales import Rows
+from cutback.graph.second_pass import multiplied_rows, natural_orders, second_pass
+from cutback.planning.plan import Kept, Plan, Scaled
 
 
 def kept_masks(graph: Graph, kept: Sequence[Sequence[int]]) -> list[NDArray[np.bool_]]:
@@ -33,10 +35,16 @@ def planned_masks(graph: Graph, plan: Plan) -> list[NDArray[np.bool_]]:
     return masks
 
 
-def kept_orders(graph: Graph, stays: list[NDArray[np.bool_]]) -> Orders:
-    """Return what stays of each slot, in the order the second pass finds where one is needed."""
+def kept_orders(graph: Graph, stays: list[NDArray[np.bool_]]) -> tuple[Orders, dict[Rows, float]]:
+    """Return what stays of each slot, in the order the second pass finds where one is needed, and what is multiplied.
+
+    Raises:
+        IllegalCut: these units cannot go together.
+    """
+    numbers: dict[fx.Node, float] = {}
     try:
-        return second_pass(graph, stays)[0] if graph.coupling.assumes else natural_orders(graph, stays)
+        orders = second_pass(graph, stays, numbers)[0] if graph.coupling.assumes else natural_orders(graph, stays)
+        return orders, multiplied_rows(graph, stays, numbers)
     except Illegal as reason:
         where = f"{module_path(reason.node) or '(model)'} : {operator_of(reason.node)}"
         raise IllegalCut(
@@ -53,3 +61,11 @@ def kept_slices(graph: Graph, orders: Orders) -> dict[str, dict[int, Kept]]:
         if len(indices) < total:
             slices.setdefault(slot.state, {})[slot.dimension] = Kept(total, tuple(indices.tolist()))
     return slices
+
+
+def planned_scales(rows: Mapping[Rows, float]) -> dict[str, tuple[Scaled, ...]]:
+    """Return what is multiplied, by the name of the state."""
+    scales: dict[str, tuple[Scaled, ...]] = {}
+    for (name, indices), factor in rows.items():
+        scales[name] = (*scales.get(name, ()), Scaled(0, indices, factor))
+    return scales

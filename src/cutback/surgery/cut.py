@@ -12,7 +12,7 @@ from cutback.graph.clone import state_tensors
 from cutback.graph.graph import Graph, layer_of
 from cutback.planning.plan import Plan
 from cutback.surgery.optimizers import stage_optimizers
-from cutback.surgery.slices import check_slice, sliced
+from cutback.surgery.slices import check_scales, check_slice, multiplied, sliced
 from cutback.surgery.transaction import Transaction
 from cutback.surgery.verify import Proof
 from cutback.surgery.verify import prove as prove_plan
@@ -47,17 +47,23 @@ def cut_in_place(
 def stage_cut(transaction: Transaction, model: nn.Module, plan: Plan) -> None:
     """Stage the cut of a model, or of a copy that wraps one under ``module.`` (EMA).
 
+    Gradients are cut along; those of slices that are multiplied are divided, as the chain rule has it.
+
     Raises:
         ArchitectureMismatch: the plan does not fit it.
     """
     states = state_tensors(model)
     prefix = "module." if next(iter(plan.slices), "") not in states else ""
-    for name, dimensions in plan.slices.items():
+    for name in dict.fromkeys([*plan.slices, *plan.scales]):
+        dimensions, scales = plan.slices.get(name, {}), plan.scales.get(name, ())
         for dimension, kept in dimensions.items():
             check_slice(states, prefix + name, dimension, kept)
+        check_scales(states, prefix + name, scales)
         tensor = states[prefix + name]
-        data = sliced(tensor.detach(), dimensions)
-        gradient = sliced(tensor.grad, dimensions) if tensor.grad is not None else None
+        data = sliced(multiplied(tensor.detach(), scales), dimensions)
+        gradient = None
+        if tensor.grad is not None:
+            gradient = sliced(multiplied(tensor.grad, scales, inverse=True), dimensions)
         transaction.set_tensor(tensor, data, gradient)
     for path, values in plan.attributes.items():
         module = model.get_submodule(prefix + path)

@@ -11,6 +11,7 @@ from cutback.graph.call import Mixing, Trail
 from cutback.graph.capture import Capture, operator_of
 from cutback.graph.graph import Graph
 from cutback.graph.inputs import Inputs
+from cutback.graph.labels import core
 from cutback.graph.replay import KeptLabels
 
 
@@ -61,6 +62,9 @@ def _mixed_call(
     restore: list[tuple[int, Tensor, int]] = []
     for mixing in mixed:
         value = arguments[mixing.argument]
+        if not mixing.dimensions:
+            arguments[mixing.argument] = _masked(value, mixing, labels)
+            continue
         if not isinstance(value, Tensor):
             continue
         stays = labels.mask(mixing.labels)
@@ -78,6 +82,16 @@ def _mixed_call(
     for dimension, index, size in restore:
         result = _spread_out(result, dimension, index, size)
     return result
+
+
+def _masked(value: object, mixing: Mixing, labels: KeptLabels) -> object:
+    """Return an argument with zeros in the place of what is removed."""
+    if isinstance(value, list | tuple):
+        return [_masked(item, mixing, labels) if n == mixing.position else item for n, item in enumerate(value)]
+    if not isinstance(value, Tensor):
+        return value
+    stays = labels.mask(core(mixing.labels)).to(value.device)
+    return torch.where(stays, value, value.new_zeros(()))
 
 
 def _spread_out(result: Tensor, dimension: int, index: Tensor, size: int) -> Tensor:

@@ -19,6 +19,7 @@ from cutback.planning.make import planned_masks
 from cutback.planning.plan import Plan
 from cutback.surgery.comparing import kept_part, relative_error
 from cutback.surgery.conditioning import awakened, well_conditioned
+from cutback.surgery.factors import multiplied_results
 from cutback.surgery.gradients import gradients_of, reachable
 from cutback.surgery.running import Run, Runner, double, exact, redrawn, redrawn_in_range, single
 from cutback.surgery.silenced import run_silenced, silenced_states
@@ -108,6 +109,7 @@ class _Check:
         recorded = graph.captures[number]
         self._graph, self._plan, self.recorded, self._kept = graph, plan, recorded, kept
         self._units = graph.result_units[number]
+        self._factors = multiplied_results(graph.coupling.labellings[number], plan)
         self._trails = graph.coupling.labellings[number].trails
         self._labels = kept_labels(graph, kept)
         changes = [(path, name, value) for path, values in plan.attributes.items() for name, value in values.items()]
@@ -218,7 +220,7 @@ class _Check:
         order = [*range(reference.outputs, len(reference.paths)), *range(reference.outputs)]
         errors: list[float] = []
         for position in order:
-            expected = kept_part(reference.tensors[position].detach(), self._units[position], self._kept)
+            expected = kept_part(self._as_multiplied(reference, position), self._units[position], self._kept)
             path, found = reference.paths[position], pruned.tensors[position].detach()
             if expected.shape != found.shape:
                 what = f"shape {tuple(found.shape)} instead of {tuple(expected.shape)}"
@@ -237,6 +239,16 @@ class _Check:
                 path,
             )
         return errors
+
+    def _as_multiplied(self, reference: Run, position: int) -> Tensor:
+        """Return a result of the reference with what the plan multiplies multiplied where it shows, and only there.
+
+        What lies behind the operator that is made up for must equal the original as it is: that is the proof.
+        """
+        result = reference.tensors[position].detach()
+        for shown, factor in self._factors.get(position, ()):
+            result = torch.where(shown.to(result.device), result * factor, result)
+        return result
 
     def _same_gradients(self, reference: Run, pruned: Run) -> None:
         """Check that the same parameters receive a gradient; a model that cannot be differentiated has none."""

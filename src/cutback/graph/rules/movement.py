@@ -86,11 +86,12 @@ def slice_(call: Call) -> Labels:
 
 @rules.register("aten::select", "aten::unbind")
 def picked(call: Call) -> Labels:
-    """Drop a dimension that carries no channels."""
+    """Take one index of a dimension, or each; the second pass checks that the same channels stand there."""
     labels = call.labels("self")
     dimension = int(call.arguments["dim"]) % labels.dim()  # type: ignore[call-overload]
-    if varies(labels, dimension):
-        raise Refused("picks channels by position")
+    if call.decide(varies(labels, dimension)):
+        call.assume(labels, f"picks channels of dimension {dimension} by position")
+        return _run(call, call.node.target)
     one = labels.select(dimension, 0)
     return [one for _ in call.values] if isinstance(call.values, list | tuple) else one
 
