@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -133,6 +133,17 @@ class ModuleRecorder:
 
 
 @contextmanager
+def whole_attention() -> Iterator[None]:
+    """Keep ``nn.MultiheadAttention`` and transformer layers from calling one operator that does all of it."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+@contextmanager
 def _quiet() -> Iterator[None]:
     """Silence torch's own log of failing shapes: the error that is raised says it all."""
     logger = logging.getLogger("torch._subclasses.fake_tensor")
@@ -228,7 +239,10 @@ def capture(model: nn.Module, inputs: Inputs, *, training: bool, reached: list[s
         return [*outputs, *(tensor for _, tensor in recorder.returned)]
 
     try:
-        with random_state_kept(), _quiet(), torch.inference_mode(mode=False), torch.enable_grad(), DropoutOff():
+        contexts = (random_state_kept(), _quiet(), torch.inference_mode(mode=False), torch.enable_grad(), DropoutOff())
+        with whole_attention(), ExitStack() as stack:
+            for context in contexts:
+                stack.enter_context(context)
             # Detached states are leaves without history: in-place operators on them are as legal as on buffers.
             module = make_fx(forward, tracing_mode="fake", pre_dispatch=True, _allow_non_fake_inputs=True)(
                 *(ordinary(tensor).requires_grad_(tensor.requires_grad) for tensor in states.values()),

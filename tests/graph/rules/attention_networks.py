@@ -115,3 +115,64 @@ class Transformer(nn.Module):
             x = x + attention(norm(x))
             x = x + mlp(x)
         return self.head(x[:, 0])
+
+
+class Multihead(nn.Module):
+    """Torch's own module, in one of its two code paths."""
+
+    def __init__(self, *, weights: bool, batch_first: bool = True) -> None:
+        super().__init__()
+        self.inner = nn.MultiheadAttention(CHANNELS, 4, batch_first=batch_first)
+        self.weights = weights
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x, x, x, need_weights=self.weights)[0]
+
+
+class Mixer(nn.Module):
+    """Mixes tokens by a linear layer, a convolution over tokens or a bare product, with a gate as gMLP has it."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        tokens = TOKENS + 1
+        if how == "linear":
+            self.mix = nn.Sequential(nn.Linear(tokens, 6), nn.GELU(), nn.Linear(6, tokens))
+        elif how == "conv":
+            self.mix = nn.Conv1d(tokens, tokens, 1)
+        else:
+            self.weight = nn.Parameter(torch.randn(tokens, tokens))
+        self.norm = nn.LayerNorm(CHANNELS)
+        self.inner, self.outer = nn.Linear(CHANNELS, 24), nn.Linear(12, CHANNELS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.inner(self.norm(x)).chunk(2, -1)
+        if self.how == "linear":
+            gate = self.mix(gate.transpose(1, 2)).transpose(1, 2)
+        elif self.how == "conv":
+            gate = self.mix(gate)
+        elif self.how == "einsum":
+            gate = torch.einsum("mn,bnc->bmc", self.weight, gate)
+        else:
+            gate = self.weight @ gate
+        return self.outer(value * gate)
+
+
+class Biased(nn.Module):
+    """Attention with a table of relative positions, as Swin has it, in the window of all tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        count = TOKENS + 1
+        self.table = nn.Parameter(torch.randn(2 * count - 1, HEADS))
+        place = torch.arange(count)
+        self.register_buffer("index", (place[:, None] - place[None, :] + count - 1).flatten())
+        self.temperature = nn.Parameter(torch.rand(HEADS, 1, 1) + 0.5)
+        self.qkv, self.proj = nn.Linear(CHANNELS, 3 * HEADS * WIDTH), nn.Linear(HEADS * WIDTH, CHANNELS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = unbound(self.qkv(x))
+        count = x.shape[1]
+        bias = self.table[self.index].view(count, count, -1).permute(2, 0, 1).contiguous()
+        scores = (q @ k.transpose(-2, -1)) * self.temperature + bias.unsqueeze(0)
+        return self.proj((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))

@@ -65,6 +65,7 @@ def contract(call: Call, left: Operand, right: Operand, result: str, shape: Sequ
         for operand in operands:
             if operand.argument:
                 call.silence(operand.argument, operand.labels, operand.position)
+        call.assume(left.labels, "adds up products over channels, whose number the model's code then uses")
         return unlabelled(call, shape)
     if any(inside):
         # The other factor's size does not follow along what is summed over, so none of these channels may go.
