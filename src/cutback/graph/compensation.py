@@ -1,14 +1,17 @@
 """Deciding which calls are made up for when a width they divide by changes; the widths of the others stay."""
 
+import math
 import operator
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from torch import Tensor, fx
 
 from cutback.graph.capture import Capture, module_path, operator_of
 from cutback.graph.interpret import Labelling
-from cutback.graph.labels import Boundary, LabelStore, varying_dimensions
-from cutback.graph.scales import Compensation, Search
+from cutback.graph.labels import Boundary, LabelStore, core, varying_dimensions
+from cutback.graph.replay import Illegal, KeptLabels
+from cutback.graph.scales import Compensation, Rows, Search
 
 
 def compensate(captures: Sequence[Capture], labellings: Sequence[Labelling], store: LabelStore) -> None:
@@ -50,6 +53,48 @@ def compensate(captures: Sequence[Capture], labellings: Sequence[Labelling], sto
         for node, trail in zip(calls, labelling.trails, strict=True):
             if trail.rescaled and node not in made_up:
                 store.keep(trail.rescaled[0].labels, _reason(node))
+
+
+def multiplied_rows(
+    labellings: Sequence[Labelling], labels: KeptLabels, numbers: Mapping[fx.Node, float]
+) -> dict[Rows, float]:
+    """Return by what rows of states are to be multiplied, to make up for widths that operators divide by.
+
+    Args:
+        labellings: the labels of each capture.
+        labels: which labels stay.
+        numbers: by how much products with a number must be made up for, as the second pass found.
+
+    Raises:
+        Illegal: two calls that see the same rows ask for different factors.
+    """
+    found: dict[Rows, float] = {}
+    factors: dict[tuple[fx.Node, str], float] = {}
+    active: list[Compensation] = []
+    for labelling in labellings:
+        for compensation in labelling.compensations:
+            factors[compensation.node, compensation.argument] = math.sqrt(_share_left(labels, compensation))
+            active.append(compensation)
+        for node, compensation in labelling.by_number.items():
+            if node in numbers:
+                factors[node, compensation.argument] = numbers[node]
+                active.append(compensation)
+    for compensation in active:
+        factor = factors[compensation.node, compensation.argument]
+        ends = [factors.get(end, 1.0) for end in compensation.entered]
+        ends += [found.setdefault(rows, factor) for rows in compensation.rows]
+        if not np.allclose(ends, factor, rtol=1e-12, atol=0):
+            raise Illegal(compensation.node, "divides by another width than what else sees the same rows")
+    return {rows: factor for rows, factor in found.items() if factor != 1}
+
+
+def _share_left(labels: KeptLabels, compensation: Compensation) -> float:
+    """Return the share of the last dimension of what is multiplied that stays."""
+    stays = labels.mask(core(compensation.labels))
+    counts = stays.sum(-1).unique().tolist()
+    if len(counts) != 1 or stays.shape[-1] == 0:
+        raise Illegal(compensation.node, "would leave heads of different widths")
+    return counts[0] / stays.shape[-1]
 
 
 def consistent(found: Sequence[Sequence[Compensation]], searches: Sequence[Search]) -> list[list[Compensation]]:

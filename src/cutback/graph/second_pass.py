@@ -1,6 +1,5 @@
 """Checking a cut on labels before it is planned, and finding the order of what stays."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,10 +8,9 @@ from torch import Size, Tensor, fx
 
 from cutback.graph.attributes import Changes, attribute_changes
 from cutback.graph.clone import state_tensors
+from cutback.graph.compensation import multiplied_rows
 from cutback.graph.graph import Graph
-from cutback.graph.labels import core
-from cutback.graph.replay import Illegal, KeptLabels, Orders, narrowed_capture, replay
-from cutback.graph.scales import Compensation, Rows
+from cutback.graph.replay import KeptLabels, Orders, narrowed_capture, replay
 
 
 def kept_labels(graph: Graph, kept: Sequence[NDArray[np.bool_]]) -> KeptLabels:
@@ -54,49 +52,6 @@ def changed_attributes(graph: Graph, shapes: Mapping[str, Size], kept: Sequence[
     return [(path, attribute, value) for (path, attribute), value in changes.items()]
 
 
-def multiplied_rows(
-    graph: Graph, kept: Sequence[NDArray[np.bool_]], numbers: Mapping[fx.Node, float]
-) -> dict[Rows, float]:
-    """Return by what rows of states are to be multiplied, to make up for widths that operators divide by.
-
-    Args:
-        graph: the traced model.
-        kept: for each group which units stay.
-        numbers: by how much products with a number must be made up for, as the second pass found.
-
-    Raises:
-        Illegal: two calls that see the same rows ask for different factors.
-    """
-    labels = kept_labels(graph, kept)
-    found: dict[Rows, float] = {}
-    factors: dict[tuple[fx.Node, str], float] = {}
-    active: list[Compensation] = []
-    for labelling in graph.coupling.labellings:
-        for compensation in labelling.compensations:
-            factors[compensation.node, compensation.argument] = math.sqrt(_share_left(labels, compensation))
-            active.append(compensation)
-        for node, compensation in labelling.by_number.items():
-            if node in numbers:
-                factors[node, compensation.argument] = numbers[node]
-                active.append(compensation)
-    for compensation in active:
-        factor = factors[compensation.node, compensation.argument]
-        ends = [factors.get(end, 1.0) for end in compensation.entered]
-        ends += [found.setdefault(rows, factor) for rows in compensation.rows]
-        if not np.allclose(ends, factor, rtol=1e-12, atol=0):
-            raise Illegal(compensation.node, "divides by another width than what else sees the same rows")
-    return {rows: factor for rows, factor in found.items() if factor != 1}
-
-
-def _share_left(labels: KeptLabels, compensation: Compensation) -> float:
-    """Return the share of the last dimension of what is multiplied that stays."""
-    stays = labels.mask(core(compensation.labels))
-    counts = stays.sum(-1).unique().tolist()
-    if len(counts) != 1 or stays.shape[-1] == 0:
-        raise Illegal(compensation.node, "would leave heads of different widths")
-    return counts[0] / stays.shape[-1]
-
-
 def second_pass(
     graph: Graph, kept: Sequence[NDArray[np.bool_]], numbers: dict[fx.Node, float] | None = None
 ) -> tuple[Orders, list[list[Tensor]]]:
@@ -123,5 +78,5 @@ def second_pass(
     for whole, labelling in zip(graph.captures, graph.coupling.labellings, strict=True):
         narrow = narrowed_capture(graph.model, whole, shapes, changes)
         results.append(replay(whole, narrow, labelling, graph.coupling.states, labels, found, numbers))
-    multiplied_rows(graph, kept, numbers)
+    multiplied_rows(graph.coupling.labellings, labels, numbers)
     return {**orders, **found}, results

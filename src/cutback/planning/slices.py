@@ -8,10 +8,11 @@ from torch import fx
 
 from cutback.errors import IllegalCut
 from cutback.graph.capture import module_path, operator_of
+from cutback.graph.compensation import multiplied_rows
 from cutback.graph.graph import Graph
 from cutback.graph.replay import Illegal, Orders
 from cutback.graph.scales import Rows
-from cutback.graph.second_pass import multiplied_rows, natural_orders, second_pass
+from cutback.graph.second_pass import kept_labels, natural_orders, second_pass
 from cutback.planning.plan import Kept, Plan, Scaled
 
 
@@ -44,7 +45,7 @@ def kept_orders(graph: Graph, stays: list[NDArray[np.bool_]]) -> tuple[Orders, d
     numbers: dict[fx.Node, float] = {}
     try:
         orders = second_pass(graph, stays, numbers)[0] if graph.coupling.assumes else natural_orders(graph, stays)
-        return orders, multiplied_rows(graph, stays, numbers)
+        return orders, multiplied_rows(graph.coupling.labellings, kept_labels(graph, stays), numbers)
     except Illegal as reason:
         where = f"{module_path(reason.node) or '(model)'} : {operator_of(reason.node)}"
         raise IllegalCut(
