@@ -117,3 +117,29 @@ def test_a_convolution_that_slides_over_channels_keeps_them_with_a_reason() -> N
     graph = traced(Sliding())
     assert "slides over" in {layer.layer: str(layer.reasons[0]) for layer in graph.kept}["embed"]
     assert sizes(graph, 50) == {"mlps.0.1.weight": 8, "mlps.0.1.bias": 8}
+
+
+class Unfolded(nn.Module):
+    """Channels folded into the batch, split into patches and taken out again, as MobileViT does it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.inner, self.last = nn.Conv2d(3, 6, 1), nn.Linear(6, 6), nn.Conv2d(6, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        batch, channels, height, width = x.shape
+        rows, columns = height // 2, width // 2
+        x = x.reshape(batch * channels * rows, 2, columns, 2).transpose(1, 2)
+        x = x.reshape(batch, channels, rows * columns, 4).transpose(1, 3).reshape(batch * 4, rows * columns, -1)
+        x = self.inner(x).view(batch, 4, rows * columns, -1).transpose(1, 3)
+        x = x.reshape(batch * channels * rows, columns, 2, 2).transpose(1, 2)
+        return self.last(x.reshape(batch, channels, height, width).relu())
+
+
+def test_channels_folded_into_the_batch_and_split_again_stay_apart() -> None:
+    torch.manual_seed(0)
+    graph = cutback.trace(Unfolded(), torch.randn(2, 3, 4, 8))
+    assert {group.units for group in graph.groups} == {6}
+    kept = sizes(graph, 50)
+    assert kept["conv.weight"] == kept["inner.weight"] == 3

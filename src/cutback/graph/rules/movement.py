@@ -285,7 +285,11 @@ def _regrouped(old: torch.Size, new: torch.Size) -> list[tuple[list[int], list[i
 
 
 def _tie_all_but(call: Call, labels: Tensor, dimension: int, factors: list[int], free_position: int) -> None:
-    """Tie labels along a split dimension so that only one of its factors can shrink."""
+    """Tie labels along a split dimension so that only one of its factors can shrink; others may be constant."""
     table = core(labels).movedim(dimension, 0).reshape(*factors, -1)
+    moving = call.decide([f for f in range(len(factors)) if bool((table != table.narrow(f, 0, 1)).any())])
+    if len(moving) < 2:
+        return
+    free_position = free_position if free_position in moving else moving[-1]
     table = table.movedim(free_position, 0).reshape(factors[free_position], -1, table.shape[-1])
     call.unite(table[:, :1].expand(-1, table.shape[1] - 1, -1), table[:, 1:])
