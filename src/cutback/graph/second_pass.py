@@ -53,7 +53,7 @@ def changed_attributes(graph: Graph, shapes: Mapping[str, Size], kept: Sequence[
 
 
 def second_pass(
-    graph: Graph, kept: Sequence[NDArray[np.bool_]], numbers: dict[fx.Node, float] | None = None
+    graph: Graph, kept: Sequence[NDArray[np.bool_]], *, numbers: dict[fx.Node, float] | None = None
 ) -> tuple[Orders, list[list[Tensor]]]:
     """Capture the narrowed model and run it on the labels that stay, in each mode.
 

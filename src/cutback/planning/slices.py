@@ -44,7 +44,7 @@ def kept_orders(graph: Graph, stays: list[NDArray[np.bool_]]) -> tuple[Orders, d
     """
     numbers: dict[fx.Node, float] = {}
     try:
-        orders = second_pass(graph, stays, numbers)[0] if graph.coupling.assumes else natural_orders(graph, stays)
+        orders = second_pass(graph, stays, numbers=numbers)[0] if graph.coupling.assumes else natural_orders(graph, stays)
         return orders, multiplied_rows(graph.coupling.labellings, kept_labels(graph, stays), numbers)
     except Illegal as reason:
         where = f"{module_path(reason.node) or '(model)'} : {operator_of(reason.node)}"

@@ -132,7 +132,7 @@ class Unfolded(nn.Module):
         rows, columns = height // 2, width // 2
         x = x.reshape(batch * channels * rows, 2, columns, 2).transpose(1, 2)
         x = x.reshape(batch, channels, rows * columns, 4).transpose(1, 3).reshape(batch * 4, rows * columns, -1)
-        x = self.inner(x).view(batch, 4, rows * columns, -1).transpose(1, 3)
+        x = (x + self.inner(x)).view(batch, 4, rows * columns, -1).transpose(1, 3)
         x = x.reshape(batch * channels * rows, columns, 2, 2).transpose(1, 2)
         return self.last(x.reshape(batch, channels, height, width).relu())
 
