@@ -79,6 +79,19 @@ class Balance:
     moves: bool
 
 
+@dataclass(frozen=True, eq=False)
+class Rescaling:
+    """An operator that divides by the square root of a width which follows the cut: something must make up for it.
+
+    Attributes:
+        arguments: names of the arguments either of which may be multiplied instead, the preferred one first.
+        labels: the labels of the first, whose last dimension has that width.
+    """
+
+    arguments: tuple[str, ...]
+    labels: Tensor
+
+
 @dataclass
 class Trail:
     """What a rule did at one call, for doing the same again after a cut.
@@ -94,6 +107,7 @@ class Trail:
         mixed: the arguments that are mixed across channels.
         balanced: the blocks that must keep equally many.
         widths: attributes of the running module that hold widths: path, name, and the labels along each dimension.
+        rescaled: what must make up for a width that the operator divides by.
     """
 
     ties_positions: bool = False
@@ -106,12 +120,14 @@ class Trail:
     mixed: list[Mixing] = field(default_factory=list)
     balanced: list[Balance] = field(default_factory=list)
     widths: list[tuple[str, str, tuple[Tensor, ...]]] = field(default_factory=list)
+    rescaled: list[Rescaling] = field(default_factory=list)
 
     def restart(self) -> None:
         """Forget what a rule did before it refused the call."""
         self.refused = True
-        for noted in (self.issued, self.decided, self.tied, self.mixed, self.balanced, self.widths):
-            noted.clear()
+        noted = (self.issued, self.decided, self.tied, self.mixed, self.balanced, self.widths, self.rescaled)
+        for found in noted:
+            found.clear()
 
 
 @dataclass
@@ -235,6 +251,10 @@ class Call:
     def silence(self, argument: str, labels: Tensor, position: int | None = None) -> None:
         """Note that an argument is summed over channels with another computed tensor, see ``Mixing``."""
         self.trail.mixed.append(Mixing(argument, labels, (), restored=False, position=position))
+
+    def rescale(self, arguments: Sequence[str], labels: Tensor) -> None:
+        """Note that the call divides by the square root of the last dimension of ``labels``, see ``Rescaling``."""
+        self.trail.rescaled.append(Rescaling(tuple(arguments), labels))
 
     def width(self, kinds: type[nn.Module] | UnionType, attribute: str, *along: Tensor) -> None:
         """Note that an attribute of the running module, if it is of these kinds, holds widths.

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -189,6 +189,17 @@ def _annotate_new_calls(recorder: ModuleRecorder) -> None:
 
 
 @contextmanager
+def whole_attention() -> Iterator[None]:
+    """Keep ``nn.MultiheadAttention`` and transformer layers from calling one operator that does all of it."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+@contextmanager
 def _quiet() -> Iterator[None]:
     """Silence torch's own log of failing shapes: the error that is raised says it all."""
     logger = logging.getLogger("torch._subclasses.fake_tensor")
@@ -314,7 +325,7 @@ class _Subject:
         """Return the model's outputs, then every module's."""
         given = dict(zip(self.states, tensors, strict=False))
         arguments = self._inputs.replaced(tensors[len(self.states) :])
-        with self.numbers if self._origins else nullcontext():
+        with whole_attention(), self.numbers if self._origins else nullcontext():
             outputs = list(tensors_in(functional_call(self._clone, given, arguments.positional, arguments.keyword)))
         self._outputs = len(outputs)
         return [*outputs, *(tensor for _, tensor in self.modules.returned)]
@@ -364,7 +375,10 @@ def made_by_make_fx(
             raise
 
     try:
-        with random_state_kept(), _quiet(), torch.inference_mode(mode=False), torch.enable_grad(), DropoutOff():
+        contexts = (random_state_kept(), _quiet(), torch.inference_mode(mode=False), torch.enable_grad(), DropoutOff())
+        with ExitStack() as stack:
+            for context in contexts:
+                stack.enter_context(context)
             module = make_fx(forward, tracing_mode="fake", pre_dispatch=True, _allow_non_fake_inputs=True)(
                 *subject.tensors()
             )

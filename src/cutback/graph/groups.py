@@ -10,6 +10,7 @@ from torch import fx, nn
 from cutback.graph.balance import nontrivial, systems
 from cutback.graph.call import Assumption
 from cutback.graph.capture import Capture
+from cutback.graph.compensation import compensate
 from cutback.graph.graph import Coupling, Graph, Group, KeptLayer, Slot, SlotUnits, layer_of
 from cutback.graph.inputs import Inputs
 from cutback.graph.interpret import label
@@ -47,6 +48,7 @@ def couple(
     store = LabelStore()
     states = StateLabels(store)
     labelled = [label(capture, store, states, refused or {}, tied, held) for capture in captures]
+    compensate(captures, labelled, store)
     components = store.components()
     slots, scattered = slots_of(states, components)
     kept = _kept_components(store, components, scattered)

@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, fx
@@ -24,6 +24,7 @@ from cutback.graph.call import (
 )
 from cutback.graph.capture import Capture, operator_of
 from cutback.graph.labels import Boundary, LabelStore, spread
+from cutback.graph.scales import Compensation
 from cutback.graph.states import State, StateLabels
 from cutback.graph.weights import ComputedWeight, computes_weight, mark_weights
 
@@ -37,12 +38,16 @@ class Labelling:
         trails: what the rules did, call by call.
         assumptions: sizes taken to follow a cut.
         fixed: the labels of inputs and constants, in order.
+        compensations: what makes up for calls that divide by the square root of a width.
+        by_number: what could make up for a product with a number, should that turn out to change with a width.
     """
 
     results: list[Tensor | ComputedWeight]
     trails: list[Trail]
     assumptions: list[Assumption]
     fixed: list[Tensor]
+    compensations: list[Compensation] = field(default_factory=list)
+    by_number: dict[fx.Node, Compensation] = field(default_factory=dict)
 
 
 def label(

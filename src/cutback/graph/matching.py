@@ -25,7 +25,10 @@ Signature = tuple[tuple[int, int], ...]
 
 
 def legal_cut(
-    graph: Graph, kept: Sequence[NDArray[np.bool_]], scores: Sequence[NDArray[np.float64]] | None
+    graph: Graph,
+    kept: Sequence[NDArray[np.bool_]],
+    scores: Sequence[NDArray[np.float64]] | None,
+    numbers: dict[fx.Node, float] | None = None,
 ) -> tuple[list[NDArray[np.bool_]], Orders]:
     """Return the units that stay and the order of the slices of each state.
 
@@ -34,15 +37,16 @@ def legal_cut(
         kept: for each group which units should stay; settles the widths.
         scores: for each group the scores of its units, by which others are chosen to stay where the places ask for it;
             ``None`` to accept only the units of ``kept``.
+        numbers: receives by how much products with a number must be made up for.
 
     Raises:
         Illegal: no cut to these widths was found that sends every channel where it belongs.
     """
     captures = [*narrowed_captures(graph, kept)]
     try:
-        return list(kept), second_pass(graph, kept, captures=captures)[0]
+        return list(kept), second_pass(graph, kept, captures=captures, numbers=numbers)[0]
     except Illegal:
-        found = _matched(graph, kept, scores, captures) if graph.systems else None
+        found = _matched(graph, kept, scores, captures, numbers) if graph.systems else None
         if found is None:
             raise
         return found
@@ -53,6 +57,7 @@ def _matched(
     kept: Sequence[NDArray[np.bool_]],
     scores: Sequence[NDArray[np.float64]] | None,
     captures: Sequence[Capture],
+    numbers: dict[fx.Node, float] | None,
 ) -> tuple[list[NDArray[np.bool_]], Orders] | None:
     """Return a legal cut to the same widths, and the order of the slices of each state; ``None`` if none was found."""
     again = _labelled_again(graph, captures)
@@ -82,7 +87,7 @@ def _matched(
             return None
         wanted_orders[key] = order
     try:
-        return masks, second_pass(graph, masks, wanted_orders, captures)[0]
+        return masks, second_pass(graph, masks, wanted_orders, captures, numbers)[0]
     except Illegal:
         return None
 

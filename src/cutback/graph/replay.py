@@ -142,6 +142,9 @@ class _ReplayedCall(Call):
     def silence(self, argument: str, labels: Tensor, position: int | None = None) -> None:
         pass
 
+    def rescale(self, arguments: Sequence[str], labels: Tensor) -> None:
+        pass
+
     def width(self, kinds: type[nn.Module] | UnionType, attribute: str, *along: Tensor) -> None:
         pass
 
@@ -219,6 +222,7 @@ def replay(
     kept: KeptLabels,
     orders: Orders,
     wanted: Orders,
+    numbers: dict[fx.Node, float],
 ) -> list[Tensor | ComputedWeight]:
     """Run a narrowed model's graph on the labels that stay.
 
@@ -230,6 +234,7 @@ def replay(
         kept: which labels stay.
         orders: receives the order of the slices of each state.
         wanted: the order each state's slices are to have, where not ascending.
+        numbers: receives by how much products with a number have changed that can be made up for.
 
     Returns:
         The labels of the results.
@@ -250,7 +255,7 @@ def replay(
         original, trail = next(waiting)
         call = _ReplayedCall(node, arguments, value, kept_states, kept, trail, orders)
         try:
-            _check_numbers(original, node)
+            _check_numbers(original, node, labelling, numbers)
             result = _labelled(call, trail)
             _check_own(trail.results, labels_in(result), kept)
         except (Refused, RuntimeError, IndexError, StopIteration) as reason:
@@ -274,11 +279,15 @@ def _labelled(call: Call, trail: Trail) -> Labels:
     return partly(call)
 
 
-def _check_numbers(original: fx.Node, node: fx.Node) -> None:
+def _check_numbers(original: fx.Node, node: fx.Node, labelling: Labelling, numbers: dict[fx.Node, float]) -> None:
     """Check that every number but a size is still the same: a width in it would change what is computed."""
     difference = changed_number(original, node)
-    if difference:
+    if not difference:
+        return
+    was, now = ([arg for arg in call.args if isinstance(arg, int | float)] for call in (original, node))
+    if original not in labelling.by_number or len(was) != 1 or len(now) != 1 or 0 in (*was, *now):
         raise Refused(f"computes with a number that changes with the width: {difference}")
+    numbers[original] = was[0] / now[0] if operator_of(node) == "aten::mul" else now[0] / was[0]
 
 
 def _check_own(before: Sequence[Tensor], after: Sequence[Tensor], kept: KeptLabels) -> None:

@@ -4,11 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Size, Tensor
+from torch import Size, Tensor, fx
 
 from cutback.graph.attributes import Changes, attribute_changes, held_value
 from cutback.graph.capture import Capture
 from cutback.graph.clone import state_tensors
+from cutback.graph.compensation import multiplied_rows
 from cutback.graph.graph import Graph
 from cutback.graph.replay import KeptLabels, Orders, narrowed_capture, replay
 from cutback.graph.weights import ComputedWeight
@@ -62,6 +63,7 @@ def second_pass(
     kept: Sequence[NDArray[np.bool_]],
     wanted: Orders | None = None,
     captures: Iterable[Capture] | None = None,
+    numbers: dict[fx.Node, float] | None = None,
 ) -> tuple[Orders, list[list[Tensor | ComputedWeight]]]:
     """Run the narrowed model's graph on the labels that stay, in each mode.
 
@@ -70,6 +72,7 @@ def second_pass(
         kept: for each group which units stay, shape ``(units,)``.
         wanted: the order in which what makes channels is to have its slices; ascending where nothing is said.
         captures: the narrowed model's captures, if they were made already; see ``narrowed_captures``.
+        numbers: receives by how much products with a number must be made up for.
 
     Returns:
         The order of the slices of each state, and for each capture the labels of its results.
@@ -80,10 +83,12 @@ def second_pass(
     orders = {**natural_orders(graph, kept), **(wanted or {})}
     labels = kept_labels(graph, kept)
     found: Orders = {}
+    numbers = {} if numbers is None else numbers
     results: list[list[Tensor | ComputedWeight]] = []
     narrowed = narrowed_captures(graph, kept) if captures is None else captures
     for whole, narrow, labelling in zip(graph.captures, narrowed, graph.coupling.labellings, strict=True):
-        results.append(replay(whole, narrow, labelling, graph.coupling.states, labels, found, wanted or {}))
+        results.append(replay(whole, narrow, labelling, graph.coupling.states, labels, found, wanted or {}, numbers))
+    multiplied_rows(graph.coupling.labellings, labels, numbers)
     return {**orders, **found}, results
 
 

@@ -13,7 +13,7 @@ from cutback.graph.second_pass import changed_attributes, narrowed_shapes
 from cutback.planning.budget import Budget
 from cutback.planning.cost import CostModel
 from cutback.planning.plan import Cost, Plan, PlannedGroup, Width
-from cutback.planning.slices import kept_masks, kept_slices, settled
+from cutback.planning.slices import kept_masks, kept_slices, planned_scales, settled
 from cutback.registry import near_misses
 
 
@@ -45,7 +45,7 @@ def plan_for(
         least = 0 if names.index(name) in linked else 1
         if not least <= len(set(numbers)) == len(numbers) or not set(numbers) <= set(range(total)):
             raise InvalidBudget(f"group {name} must keep distinct units between 0 and {total - 1}, at least one")
-    kept, orders = settled(graph, [units.get(group.name, range(group.units)) for group in graph.groups], scores)
+    kept, orders, rows = settled(graph, [units.get(group.name, range(group.units)) for group in graph.groups], scores)
     counts = np.array([len(numbers) for numbers in kept], dtype=np.int64)
     whole = np.array([group.units for group in graph.groups], dtype=np.int64)
     planned = tuple(
@@ -68,6 +68,7 @@ def plan_for(
         costs=costs,
         budgets=tuple(map(str, budgets)),
         notes=tuple(notes),
+        scales=planned_scales(rows),
     )
 
 

@@ -1,17 +1,20 @@
 """What stays of each slice: from units of groups to indices along dimensions, and back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import fx
 
 from cutback.errors import IllegalCut
 from cutback.graph.capture import module_path, operator_of
+from cutback.graph.compensation import multiplied_rows
 from cutback.graph.graph import Graph
 from cutback.graph.matching import legal_cut
 from cutback.graph.replay import Illegal, Orders
-from cutback.graph.second_pass import natural_orders
-from cutback.planning.plan import Kept, Plan
+from cutback.graph.scales import Rows
+from cutback.graph.second_pass import kept_labels, natural_orders
+from cutback.planning.plan import Kept, Plan, Scaled
 
 
 def kept_masks(graph: Graph, kept: Sequence[Sequence[int]]) -> list[NDArray[np.bool_]]:
@@ -46,8 +49,8 @@ def planned_orders(graph: Graph, plan: Plan, stays: list[NDArray[np.bool_]]) -> 
 
 def settled(
     graph: Graph, kept: Sequence[Sequence[int]], scores: Sequence[NDArray[np.float64]] | None = None
-) -> tuple[list[tuple[int, ...]], Orders]:
-    """Return a legal cut: the units of each group that stay, and the order of the slices of each state.
+) -> tuple[list[tuple[int, ...]], Orders, dict[Rows, float]]:
+    """Return a legal cut: the units that stay, the order of the slices of each state, and what is multiplied.
 
     Args:
         graph: the traced model.
@@ -69,18 +72,20 @@ def settled(
     emptied = [slot.state for slot, owners in graph.slots.items() if not owners.stays(stays).any()]
     if emptied:
         raise IllegalCut(f"nothing would be left of {emptied[0]}; keep at least one channel of every layer")
-    units = [tuple(int(unit) for unit in numbers) for numbers in kept]
-    if not graph.coupling.assumes:
-        return units, natural_orders(graph, stays)
+    numbers: dict[fx.Node, float] = {}
     try:
-        masks, orders = legal_cut(graph, stays, scores)
+        if graph.coupling.assumes:
+            stays, orders = legal_cut(graph, stays, scores, numbers)
+        else:
+            orders = natural_orders(graph, stays)
+        rows = multiplied_rows(graph.coupling.labellings, kept_labels(graph, stays), numbers)
     except Illegal as reason:
         where = f"{module_path(reason.node) or '(model)'} : {operator_of(reason.node)}"
         raise IllegalCut(
             f"{where}: {reason}; this choice of units would send channels where they do not belong; ignore the layers "
             "concerned or choose others"
         ) from reason
-    return [tuple(np.flatnonzero(mask).tolist()) for mask in masks], orders
+    return [tuple(np.flatnonzero(mask).tolist()) for mask in stays], orders, rows
 
 
 def kept_slices(graph: Graph, orders: Orders) -> dict[str, dict[int, Kept]]:
@@ -91,3 +96,11 @@ def kept_slices(graph: Graph, orders: Orders) -> dict[str, dict[int, Kept]]:
         if len(indices) < total or (np.diff(indices) < 0).any():
             slices.setdefault(slot.state, {})[slot.dimension] = Kept(total, tuple(indices.tolist()), slot.blocks)
     return slices
+
+
+def planned_scales(rows: Mapping[Rows, float]) -> dict[str, tuple[Scaled, ...]]:
+    """Return what is multiplied, by the name of the state."""
+    scales: dict[str, tuple[Scaled, ...]] = {}
+    for (name, indices), factor in rows.items():
+        scales[name] = (*scales.get(name, ()), Scaled(0, indices, factor))
+    return scales

@@ -15,7 +15,7 @@ from cutback.graph.graph import Graph, layer_of
 from cutback.graph.unwrap import inside
 from cutback.planning.plan import Plan, Width
 from cutback.surgery.optimizers import stage_optimizers
-from cutback.surgery.slices import check_slice, sliced
+from cutback.surgery.slices import check_scales, check_slice, multiplied, sliced
 from cutback.surgery.transaction import Transaction
 from cutback.surgery.verify import Proof
 from cutback.surgery.verify import prove as prove_plan
@@ -62,21 +62,27 @@ def stage_cut(transaction: Transaction, model: nn.Module, plan: Plan, *, gradien
         plan: a plan for the model.
         gradients: ``cut`` those present along, or ``clear`` those of all parameters.
 
+    Gradients are cut along; those of slices that are multiplied are divided, as the chain rule has it.
+
     Raises:
         ArchitectureMismatch: the plan does not fit it.
     """
     model = _planned_model(model, plan)
     states = state_tensors(model)
-    for name, dimensions in plan.slices.items():
+    for name in dict.fromkeys([*plan.slices, *plan.scales]):
+        dimensions, scales = plan.slices.get(name, {}), plan.scales.get(name, ())
         for dimension, kept in dimensions.items():
             check_slice(states, name, dimension, kept)
+        check_scales(states, name, scales)
         tensor = states[name]
-        data = sliced(tensor.detach(), dimensions)
-        gradient = sliced(tensor.grad, dimensions) if tensor.grad is not None and gradients == "cut" else None
+        data = sliced(multiplied(tensor.detach(), scales), dimensions)
+        gradient = None
+        if tensor.grad is not None and gradients == "cut":
+            gradient = sliced(multiplied(tensor.grad, scales, inverse=True), dimensions)
         transaction.set_tensor(tensor, data, gradient)
     if gradients == "clear":
         for name, tensor in states.items():
-            if name not in plan.slices and tensor.grad is not None:
+            if name not in plan.slices and name not in plan.scales and tensor.grad is not None:
                 transaction.set_attribute(tensor, "grad", None)
     for path, values in plan.attributes.items():
         for attribute, value in values.items():

@@ -1,4 +1,4 @@
-"""Taking what a plan keeps out of tensors."""
+"""Taking what a plan keeps out of tensors, and multiplying what makes up for a width."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cutback.errors import ArchitectureMismatch
-from cutback.planning.plan import Kept, Plan
+from cutback.planning.plan import Kept, Plan, Scaled
 
 
 def sliced(tensor: Tensor, dimensions: Mapping[int, Kept]) -> Tensor:
@@ -46,8 +46,25 @@ def _by_row(kept: Kept, rows: Sequence[int], size: int) -> list[list[int]]:
     return found
 
 
+def multiplied(tensor: Tensor, scales: Sequence[Scaled], *, inverse: bool = False) -> Tensor:
+    """Return a tensor with some slices multiplied; the same tensor where there are none.
+
+    Args:
+        tensor: before the cut.
+        scales: which slices and by what.
+        inverse: divide instead, as the gradient of what is multiplied must be.
+    """
+    for scaled in scales:
+        factors = torch.ones(tensor.shape[scaled.dimension], dtype=torch.float64)
+        factors[list(scaled.indices)] = 1 / scaled.factor if inverse else scaled.factor
+        shape = [1] * tensor.dim()
+        shape[scaled.dimension] = -1
+        tensor = (tensor * factors.view(shape).to(tensor.device)).to(tensor.dtype)
+    return tensor
+
+
 def cut_states(states: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
-    """Return detached states with the plan's slices taken; what is not cut is the same tensor.
+    """Return detached states with the plan's slices multiplied and taken; what is not cut is the same tensor.
 
     Raises:
         ArchitectureMismatch: a state the plan cuts does not exist or has another size.
@@ -55,7 +72,29 @@ def cut_states(states: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
     for name, dimensions in plan.slices.items():
         for dimension, kept in dimensions.items():
             check_slice(states, name, dimension, kept)
-    return {name: sliced(tensor.detach(), plan.slices.get(name, {})) for name, tensor in states.items()}
+    for name, scales in plan.scales.items():
+        check_scales(states, name, scales)
+    return {
+        name: sliced(multiplied(tensor.detach(), plan.scales.get(name, ())), plan.slices.get(name, {}))
+        for name, tensor in states.items()
+    }
+
+
+def check_scales(states: Mapping[str, Tensor], name: str, scales: Sequence[Scaled]) -> None:
+    """Refuse a multiplication that does not fit the model.
+
+    Raises:
+        ArchitectureMismatch: see ``cut_states``.
+    """
+    shape = tuple(states[name].shape) if name in states else ()
+    for scaled in scales:
+        size = shape[scaled.dimension] if 0 <= scaled.dimension < len(shape) else 0
+        if not scaled.indices or not 0 <= min(scaled.indices) <= max(scaled.indices) < size:
+            raise ArchitectureMismatch(
+                f"the plan multiplies {len(scaled.indices)} slices along dimension {scaled.dimension} of {name}, which "
+                f"{f'has shape {shape}' if name in states else 'does not exist'}; use the plan on the model it was "
+                "made for"
+            )
 
 
 def check_slice(states: Mapping[str, Tensor], name: str, dimension: int, kept: Kept) -> None:

@@ -21,6 +21,7 @@ from cutback.planning.plan import Plan
 from cutback.planning.slices import planned_masks, planned_orders
 from cutback.surgery.comparing import kept_part, places_of, relative_error
 from cutback.surgery.conditioning import Awakening, well_conditioned
+from cutback.surgery.factors import multiplied_results
 from cutback.surgery.gradients import gradients_of, reachable
 from cutback.surgery.running import Run, Runner, double, exact, redrawn, redrawn_in_range, single
 from cutback.surgery.silenced import mixes, restored_states, run_silenced, silenced_states
@@ -117,6 +118,7 @@ class _Check:
         recorded = graph.captures[number]
         self._graph, self._plan, self.recorded, self._kept = graph, plan, recorded, kept
         self._parameters = {name for name, _ in graph.model.named_parameters()}
+        self._factors = multiplied_results(graph.coupling.labellings[number], plan)
         self._trails = graph.coupling.labellings[number].trails
         self._labels = kept_labels(graph, kept)
         whole = graph.coupling.labellings[number].results
@@ -285,7 +287,7 @@ class _Check:
         order = [*range(reference.outputs, len(reference.paths)), *range(reference.outputs)]
         errors: list[float] = []
         for position in order:
-            expected = kept_part(reference.tensors[position].detach(), self._places[position])
+            expected = kept_part(self._as_multiplied(reference, position), self._places[position])
             path, found = reference.paths[position], pruned.tensors[position].detach()
             if expected.shape != found.shape:
                 what = f"shape {tuple(found.shape)} instead of {tuple(expected.shape)}"
@@ -304,6 +306,16 @@ class _Check:
                 path,
             )
         return errors
+
+    def _as_multiplied(self, reference: Run, position: int) -> Tensor:
+        """Return a result of the reference with what the plan multiplies multiplied where it shows, and only there.
+
+        What lies behind the operator that is made up for must equal the original as it is: that is the proof.
+        """
+        result = reference.tensors[position].detach()
+        for shown, factor in self._factors.get(position, ()):
+            result = torch.where(shown.to(result.device), result * factor, result)
+        return result
 
     def _same_gradients(self, reference: Run, pruned: Run) -> None:
         """Check that the same parameters receive a gradient; a model that cannot be differentiated has none."""

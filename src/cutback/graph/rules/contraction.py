@@ -1,10 +1,14 @@
 """Convolution and linear: their inputs end here and fresh labels leave."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from cutback.graph.call import Call, Labels, Refused, rules
-from cutback.graph.labels import NONE, spread, varies, varying_dimensions
+from cutback.graph.labels import NONE, spread, varies
+from cutback.graph.rules.multihead import equal_widths
+from cutback.graph.rules.tokens import mixes_positions, past_positions
 from cutback.graph.rules.vectors import vector_along
 from cutback.graph.states import State
 from cutback.graph.weights import ComputedWeight
@@ -30,9 +34,12 @@ def transposed_convolution(call: Call) -> Labels:
 def linear(call: Call) -> Labels:
     """Tie input features to the weight's columns and issue the rows' labels; weight ``(C_out, C_in)``."""
     weight, labels = _weight(call), call.labels("input")
+    if mixes_positions(call, labels, labels.dim() - 1):
+        return past_positions(call, labels, labels.dim() - 1)
     incoming = vector_along(call, labels, labels.dim() - 1)
     _tie(call, incoming, weight, 1, "column")
     outgoing = _made(call, weight, 0)
+    equal_widths(call, incoming, outgoing)
     _tie_bias(call, outgoing)
     if isinstance(weight, ComputedWeight):
         call.width(nn.Linear, "in_features", incoming)
@@ -44,8 +51,9 @@ def _convolve(call: Call, weight: Weight, labels: Tensor, *, out_dimension: int,
     """Label a convolution, dense, depthwise or grouped."""
     channel = labels.dim() - (len(weight.shape) - 2) - 1
     groups = int(call.arguments["groups"])  # type: ignore[call-overload]
-    if call.decide(any(d > channel for d in varying_dimensions(labels)) and not varies(labels, channel)):
-        raise Refused("slides over channels as though they lay side by side in space: each would meet other neighbours")
+    if mixes_positions(call, labels, channel):
+        _check_window(call, labels, channel, weight.shape[2:])
+        return past_positions(call, labels, channel)
     incoming = vector_along(call, labels, channel)
     channels = len(incoming)
     if call.decide(groups == channels > 1):
@@ -63,6 +71,20 @@ def _convolve(call: Call, weight: Weight, labels: Tensor, *, out_dimension: int,
         if call.decide(groups == channels > 1):
             call.width(_ConvNd, "groups", incoming)
     return spread(outgoing, channel, call.shape)
+
+
+def _check_window(call: Call, labels: Tensor, channel: int, window: Sequence[int]) -> None:
+    """Check that a convolution that leaves channels alone does not slide over the dimension they lie along.
+
+    Raises:
+        Refused: it does.
+    """
+    for dimension, size in enumerate(window, start=channel + 1):
+        still = size == 1 and call.shape[dimension] == labels.size(dimension)
+        if call.decide(varies(labels, dimension) and not still):
+            raise Refused(
+                "slides over channels as though they lay side by side in space: each would meet other neighbours"
+            )
 
 
 def _depthwise(call: Call, weight: Weight, incoming: Tensor) -> Tensor:

@@ -5,12 +5,14 @@ positions, and which sizes in the call must follow.
 """
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from cutback.graph.call import Call, Labels, Refused, rules
-from cutback.graph.labels import compact, core, varies, varying_dimensions
+from cutback.graph.labels import NONE, compact, core, varies, varying_dimensions
 from cutback.graph.states import State
 
 _FREE = ("permute", "transpose", "t", "numpy_T", "mT", "movedim", "moveaxis", "swapaxes", "swapdims", "unsqueeze")
@@ -44,7 +46,8 @@ def view(call: Call) -> Labels:
                 sizes[dimension] = 1
             continue
         if len(sources) > 1 and len(targets) > 1:
-            raise Refused(f"regroups {tuple(labels.shape)} to {tuple(shape)} across the channels")
+            _regroup(call, labels, sources, targets)
+            continue
         literal = [dimension for dimension in targets if written[dimension] != -1]
         if len(targets) > 1:
             free_position = next((p for p, d in enumerate(targets) if written[d] == -1), len(targets) - 1)
@@ -55,13 +58,34 @@ def view(call: Call) -> Labels:
     return compact(narrow.reshape(sizes)).expand(shape)
 
 
+def _regroup(call: Call, labels: Tensor, sources: list[int], targets: list[int]) -> None:
+    """Check several dimensions regrouped at once, as ``(batch, heads * width)`` to ``(batch * heads, width)``.
+
+    Raises:
+        Refused: the bounds of the new dimensions do not fall on bounds of the old ones' parts.
+    """
+    shape = call.shape
+    bounds = [math.prod(labels.size(d) for d in sources[p:]) for p in range(len(sources))] + [1]
+    cuts = [math.prod(shape[d] for d in targets[p:]) for p in range(len(targets))] + [1]
+    every = sorted({*bounds, *cuts}, reverse=True)
+    if any(larger % smaller for larger, smaller in pairwise(every)):
+        raise Refused(f"regroups {tuple(labels.shape)} to {tuple(shape)} across the channels")
+    for dimension, outer, inner in zip(sources, bounds[:-1], bounds[1:], strict=True):
+        inside = [bound for bound in every if outer >= bound >= inner]
+        factors = [larger // smaller for larger, smaller in pairwise(inside)]
+        if len(factors) > 1 and varies(labels, dimension):
+            tie_all_but(call, labels, dimension, factors, len(factors) - 1)
+    call.assume(labels, f"regroups {tuple(labels.shape)} to the literal sizes {tuple(shape)}")
+
+
 @rules.register("aten::select", "aten::unbind")
 def picked(call: Call) -> Labels:
-    """Drop a dimension that carries no channels."""
+    """Take one index of a dimension, or each; the second pass checks that the same channels stand there."""
     labels = call.labels("self")
     dimension = int(call.arguments["dim"]) % labels.dim()  # type: ignore[call-overload]
-    if varies(labels, dimension):
-        raise Refused("picks channels by position")
+    if call.decide(varies(labels, dimension)):
+        call.assume(labels, f"picks channels of dimension {dimension} by position")
+        return run(call, call.node.target)
     one = labels.select(dimension, 0)
     return [one for _ in call.values] if isinstance(call.values, list | tuple) else one
 
@@ -97,14 +121,26 @@ def cat(call: Call) -> Labels:
     ]  # legacy: an empty one-dimensional tensor is skipped
     others = [d for d in range(len(call.shape)) if d != dimension and any(varies(part, d) for part in parts)]
     sizes = [call.shape[d] if d in others else 1 for d in range(len(call.shape))]
-    if others:
-        first = parts[0].narrow(dimension, 0, 1)
-        for part in parts[1:]:
-            call.unite(_sized(first, sizes), _sized(part.narrow(dimension, 0, 1), sizes))
-    joined = torch.cat(
-        [_sized(part, [*sizes[:dimension], part.size(dimension), *sizes[dimension + 1 :]]) for part in parts], dimension
-    )
-    return compact(joined).expand(call.shape)
+    if not others:
+        return _joined(parts, dimension, sizes).expand(call.shape)
+    alike = call.decide([not varies(part, dimension) for part in parts])
+    if not any(alike):  # each part holds blocks of channels of its own; only their numbers must agree
+        call.assume(parts[0], "lays blocks of channels side by side")
+        return _joined(parts, dimension, sizes).expand(call.shape)
+    # What lies along the joined dimension goes together, so that its labels need to be told only once.
+    merged = _sized(parts[alike.index(True)].narrow(dimension, 0, 1), sizes)
+    for part in parts:
+        other = _sized(part, [*sizes[:dimension], core(part).size(dimension), *sizes[dimension + 1 :]])
+        call.unite(merged.expand(other.shape), other)
+        first = other.narrow(dimension, 0, 1)
+        merged = torch.where(merged == NONE, first, merged) if bool((merged == NONE).any()) else merged
+    return merged.expand(call.shape)
+
+
+def _joined(parts: Sequence[Tensor], dimension: int, sizes: Sequence[int]) -> Tensor:
+    """Return labels laid side by side."""
+    before, after = sizes[:dimension], sizes[dimension + 1 :]
+    return compact(torch.cat([_sized(part, [*before, part.size(dimension), *after]) for part in parts], dimension))
 
 
 @rules.register(
@@ -200,8 +236,15 @@ def _regrouped(old: torch.Size, new: torch.Size) -> list[tuple[list[int], list[i
 
 
 def tie_all_but(call: Call, labels: Tensor, dimension: int, factors: list[int], free_position: int) -> None:
-    """Let only one factor of a split dimension shrink: by equally many, or by the same positions, for the others."""
+    """Let only one factor of a split dimension shrink: by equally many, or by the same positions, for the others.
+
+    Factors along which labels are constant do not matter.
+    """
     table = core(labels).movedim(dimension, 0).reshape(*factors, -1)
+    moving = call.decide([f for f in range(len(factors)) if bool((table != table.narrow(f, 0, 1)).any())])
+    if len(moving) < 2:
+        return
+    free_position = free_position if free_position in moving else moving[-1]
     table = table.movedim(free_position, 0).reshape(factors[free_position], -1, table.shape[-1])
     if call.decide(table.shape[-1] == 1):
         call.balance(table[:, :, 0].unbind(1))

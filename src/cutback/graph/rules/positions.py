@@ -60,9 +60,9 @@ def slice_(call: Call) -> Labels:
 
 
 def _computed(node: fx.Node) -> bool:
-    """Whether bounds are computed from sizes or attributes: literal ones count channels, they ask for no equal blocks."""
+    """Whether bounds are computed from sizes or attributes: literal ones count channels and ask for no equal blocks."""
     given = given_numbers(node)
-    return given is None or any(origin is not None for _, origin in given.all)
+    return given is not None and any(origin is not None for _, origin in given.all)
 
 
 @literal_rules.register("aten::slice", "aten::narrow")
