@@ -14,6 +14,7 @@ from cutback.errors import CaptureError, DataDependentControlFlow, InvalidBudget
 from cutback.graph.baked import resolved
 from cutback.graph.capture import capture
 from cutback.graph.clone import independent_copy
+from cutback.graph.granularity import Granularity, whole_blocks
 from cutback.graph.graph import Graph
 from cutback.graph.groups import couple
 from cutback.graph.inputs import Inputs
@@ -31,7 +32,7 @@ Model = TypeVar("Model", bound=nn.Module)
 Kind = TypeVar("Kind")
 
 
-def trace(model: nn.Module, example_inputs: object) -> Graph:
+def trace(model: nn.Module, example_inputs: object, *, granularity: Granularity = "channels") -> Graph:
     """Find out what is coupled in a model, and what cannot be pruned and why.
 
     The forward pass is recorded in eval and in train mode on fake tensors, without dropout; the model is left exactly
@@ -42,12 +43,17 @@ def trace(model: nn.Module, example_inputs: object) -> Graph:
             ``DataParallel`` have wrapped is traced, and later cut, inside its wrapper (see ``rewrap``).
         example_inputs: a tensor ``(N, C, H, W)`` or whatever ``forward`` takes: a tuple of positional arguments or a
             dict of keyword arguments.
+        granularity: how grouped convolutions and attention heads shrink: ``"channels"`` (all groups and heads stay and
+            lose equally many channels each, at different positions) or ``"blocks"`` (whole groups and heads go); or a
+            dict from module path patterns to one of these: ``{"layer4.*": "blocks"}``.
 
     Returns:
         A graph; ``print(graph)`` shows the groups and what stays.
 
     Raises:
-        UserMistake: the model is no module, a compiled script or sharded, or the inputs hold no tensor.
+        UserMistake: the model is no module, a compiled script or sharded, or the inputs hold no tensor; or the
+            granularity is none.
+        UnknownName: a pattern of ``granularity`` matches no module.
         CaptureError: the model fails on the inputs; the message carries its own error.
         DataDependentControlFlow: its path depends on values.
 
@@ -69,7 +75,8 @@ def trace(model: nn.Module, example_inputs: object) -> Graph:
     except CaptureError as error:
         failure = str(error)
         warnings.warn(f"only eval mode is traced and proven: {failure}", stacklevel=2)
-    graph, assumptions = couple(model, inputs, captures, train_failure=failure)
+    whole = whole_blocks(captures, granularity)
+    graph, assumptions = couple(model, inputs, captures, whole=whole, train_failure=failure)
     return dataclasses.replace(resolved(graph, assumptions), wrappers=wrappers)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import cutback
-from cutback.errors import IllegalCut
+from cutback.errors import IllegalCut, UnknownName, UserMistake
 from cutback.graph.balance import Cell, System
 from cutback.planning.make import plan_for
 from cutback.surgery.verify import prove
@@ -176,3 +176,58 @@ def test_keep_and_ignore_respect_the_balance() -> None:
     plan = cutback.plan(graph, budget="channels=50%", ignore="grouped")
     assert 0 not in plan.slices["grouped.weight"]
     prove(graph, plan)
+
+
+class Heads(nn.Module):
+    """Self-attention over positions, with heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.heads = nn.Conv2d(3, 6, 1), 4
+        self.both, self.last = nn.Linear(6, 3 * 24), nn.Linear(24, 2)
+
+    def forward(self, x):
+        x = self.first(x).flatten(2).transpose(1, 2)
+        b, n, _ = x.shape
+        q, k, v = self.both(x).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        x = (q @ k.transpose(-1, -2) * 0.4).softmax(-1) @ v
+        return self.last(x.transpose(1, 2).flatten(2))
+
+
+def test_whole_groups_of_a_convolution_go() -> None:
+    torch.manual_seed(0)
+    network = Grouped(norm_groups=1)
+    graph = cutback.trace(network, PICTURES, granularity={"grouped": "blocks"})
+    (group,) = graph.groups
+    assert (group.units, set(group.layers)) == (3, {"first", "grouped"})
+    plan = plan_for(graph, {group.name: [0, 2]})
+    assert prove(graph, plan).error <= 1e-5
+    whole = network.grouped.weight.detach().clone()
+    cutback.apply_(graph, plan)
+    assert (network.grouped.groups, network.grouped.in_channels, network.grouped.out_channels) == (2, 8, 12)
+    assert torch.equal(network.grouped.weight, whole[[*range(6), *range(12, 18)]])
+    assert cutback.measure.params(network) == plan.costs["params"].after
+    assert cutback.measure.macs(network, PICTURES) == plan.costs["macs"].after
+
+
+@pytest.mark.parametrize(("granularity", "units"), [("channels", 24), ("blocks", 4)])
+def test_heads_shrink_alike_or_go_whole(granularity, units) -> None:
+    torch.manual_seed(0)
+    network = Heads()
+    graph = cutback.trace(network, PICTURES, granularity=granularity)
+    assert max(group.units for group in graph.groups if "both" in group.layers) == units
+    plan = cutback.plan(graph, budget="channels=50%", score=cutback.scores.Random(seed=0))
+    assert prove(graph, plan).error <= 1e-5
+    cutback.apply_(graph, plan)
+    assert network.heads == {"channels": 4, "blocks": 2}[granularity]
+    assert network.both.out_features == 36
+    assert network(PICTURES).shape == (2, 25, 2)
+
+
+@pytest.mark.parametrize(
+    ("granularity", "error"),
+    [("heads", UserMistake), ({"grouped": "groups"}, UserMistake), ({"nose": "blocks"}, UnknownName)],
+)
+def test_a_granularity_that_is_none_is_refused(granularity, error) -> None:
+    with pytest.raises(error, match="granularity"):
+        cutback.trace(Grouped(), PICTURES, granularity=granularity)

@@ -60,7 +60,7 @@ class _State:
             graph.inputs,
             graph.captures,
             self.refused,
-            graph.coupling.tied,
+            graph.coupling.whole,
             held=self.held,
             train_failure=graph.train_failure,
         )

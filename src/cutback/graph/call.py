@@ -97,7 +97,7 @@ class Trail:
     """What a rule did at one call, for doing the same again after a cut.
 
     Attributes:
-        ties_positions: whether blocks must lose the same positions here, not only equally many.
+        whole_blocks: whether blocks (groups of a convolution, heads) are to stay or go whole.
         refused: whether the call became a boundary.
         literal: why sizes of the call are known to be fixed; empty where they are not.
         issued: the labels it was given for results of its own.
@@ -110,7 +110,7 @@ class Trail:
         rescaled: what must make up for a width that the operator divides by.
     """
 
-    ties_positions: bool = False
+    whole_blocks: bool = False
     refused: bool = False
     literal: str = ""
     issued: list[Tensor] = field(default_factory=list)
@@ -155,6 +155,16 @@ class Call:
     trail: Trail
     assumptions: list[Assumption]
     literal: str = ""
+
+    @property
+    def whole_blocks(self) -> bool:
+        """Whether blocks (groups of a convolution, heads) are to stay or go whole, instead of shrinking alike."""
+        return self.trail.whole_blocks
+
+    def join(self, labels: Tensor) -> Tensor:
+        """Unite the labels of each row of a table ``(rows, columns)``; return those of its first column."""
+        self.unite(labels[:, :1].expand(labels.shape), labels)
+        return labels[:, 0]
 
     @property
     def shape(self) -> torch.Size:
@@ -209,11 +219,7 @@ class Call:
 
     def balance(self, parts: Sequence[Tensor], *, moves: bool = True) -> None:
         """Let label vectors of one length keep equally many each, see ``Balance``."""
-        if self.trail.ties_positions:
-            for part in parts[1:]:
-                self.unite(parts[0], part)
-        else:
-            self.trail.balanced.append(Balance(tuple(parts), moves))
+        self.trail.balanced.append(Balance(tuple(parts), moves))
 
     def tie_blocks(self, labels: Tensor, dimension: int, blocks: int, *, moves: bool = True) -> None:
         """Let equal blocks along a dimension lose equally many, or the same positions where others vary beside it."""

@@ -115,7 +115,7 @@ class Coupling:
         owners: group and unit of each component.
         assumes: whether some size in a call was taken to follow a cut, so that every plan needs the second pass.
         refused: calls made boundaries after labelling, with the reason of each.
-        tied: calls whose blocks lose the same positions.
+        whole: calls whose blocks stay or go whole.
         followed: attributes of the model's own modules that hold widths.
         held: calls whose results stay, with what keeps them.
     """
@@ -126,7 +126,7 @@ class Coupling:
     owners: SlotUnits
     assumes: bool
     refused: Mapping[fx.Node, str]
-    tied: Collection[fx.Node]
+    whole: Collection[fx.Node]
     followed: tuple["Followed", ...] = ()
     held: Mapping[fx.Node, Boundary] = field(default_factory=dict)
 

@@ -26,7 +26,7 @@ def couple(
     inputs: Inputs,
     captures: Sequence[Capture],
     refused: Mapping[fx.Node, str] | None = None,
-    tied: Collection[fx.Node] = (),
+    whole: Collection[fx.Node] = (),
     *,
     held: Mapping[fx.Node, Boundary] | None = None,
     train_failure: str = "",
@@ -38,7 +38,7 @@ def couple(
         inputs: its example inputs.
         captures: recorded forward passes.
         refused: calls to be made boundaries, with the reason of each.
-        tied: calls whose blocks must lose the same positions, not only equally many.
+        whole: calls whose blocks (groups of a convolution, heads) are to stay or go whole.
         held: calls whose channels stay, with what keeps them.
         train_failure: why there is no capture in train mode.
 
@@ -47,7 +47,7 @@ def couple(
     """
     store = LabelStore()
     states = StateLabels(store)
-    labelled = [label(capture, store, states, refused or {}, tied, held) for capture in captures]
+    labelled = [label(capture, store, states, refused or {}, whole, held) for capture in captures]
     compensate(captures, labelled, store)
     components = store.components()
     slots, scattered = slots_of(states, components)
@@ -90,7 +90,14 @@ def couple(
         boundaries=_boundaries(store, components, slots),
         unreached=tuple(name for name, _ in model.named_parameters() if name not in used),
         coupling=Coupling(
-            tuple(labelled), states, components, owner, bool(assumptions) or moved, refused or {}, tied, held=held or {}
+            tuple(labelled),
+            states,
+            components,
+            owner,
+            bool(assumptions) or moved,
+            refused or {},
+            whole,
+            held=held or {},
         ),
         train_failure=train_failure,
     )

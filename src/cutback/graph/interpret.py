@@ -55,7 +55,7 @@ def label(
     store: LabelStore,
     states: StateLabels,
     refused: Mapping[fx.Node, str],
-    tied: Collection[fx.Node] = (),
+    whole: Collection[fx.Node] = (),
     held: Mapping[fx.Node, Boundary] | None = None,
 ) -> Labelling:
     """Run a captured graph on labels.
@@ -65,14 +65,14 @@ def label(
         store: receives what is united and what is kept.
         states: labels of parameters and buffers, shared between captures.
         refused: calls to be made boundaries, with the reason of each.
-        tied: calls whose blocks must lose the same positions, not only equally many.
+        whole: calls whose blocks (groups of a convolution, heads) are to stay or go whole.
         held: calls, or placeholders of states, whose channels stay, with what keeps them.
     """
     held = held or {}
     found = Labelling([], [], [], [])
 
     def apply(node: fx.Node, arguments: dict[str, object], value: object) -> Labels:
-        call = Call(node, operator_of(node), arguments, value, store, states, Trail(node in tied), found.assumptions)
+        call = Call(node, operator_of(node), arguments, value, store, states, Trail(node in whole), found.assumptions)
         found.trails.append(call.trail)
         result = _label_call(call, refused.get(node))
         call.trail.results = labels_in(result)

@@ -151,9 +151,9 @@ def _labelled_again(graph: Graph, captures: Sequence[Capture]) -> _Places | None
             )
         )
         refused = {same[node]: why for node, why in graph.coupling.refused.items() if node in same}
-        tied = {same[node] for node in graph.coupling.tied if node in same}
+        whole_blocks = {same[node] for node in graph.coupling.whole if node in same}
         held = {same[node]: why for node, why in graph.coupling.held.items() if node in same}
-        labellings.append(label(narrow, store, states, refused, tied, held))
+        labellings.append(label(narrow, store, states, refused, whole_blocks, held))
     return _Places(labellings, states, store.components())
 
 

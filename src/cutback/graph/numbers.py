@@ -1,6 +1,6 @@
 """Which numbers in a call may differ in a narrower network, and which may not."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import fx
@@ -43,16 +43,17 @@ def numbers_of(node: fx.Node) -> Iterator[tuple[str, int | None, int | float]]:
                 yield name, entry if listed else None, item
 
 
-def changed_number(original: fx.Node, node: fx.Node) -> str:
+def changed_number(original: fx.Node, node: fx.Node, but: Collection[str] = ()) -> str:
     """Say which number of a call differs in the narrower network although it must not; empty if none does.
 
-    Sizes may differ. Anything else, a kernel size or a number that is multiplied with, would change what is computed.
+    Sizes may differ, and the arguments named in ``but``. Anything else, a kernel size or a number that is multiplied
+    with, would change what is computed.
     """
     before, after = arguments_of(original), arguments_of(node)
     free = CHANGEABLE.get(operator_of(node), frozenset())
     for name in dict.fromkeys([*before, *after]):
         was, now = _plain(before.get(name)), _plain(after.get(name))
-        if name in free or was == now:
+        if name in free or name in but or was == now:
             continue
         if name == "groups" and _one_each(original, was) and _one_each(node, now):
             continue  # a depthwise convolution stays one

@@ -114,10 +114,7 @@ class _ReplayedCall(Call):
         if ((component[a] != component[b]) & (a != NONE) & (b != NONE)).any():
             raise Refused("would pair different channels")
 
-    def balance(self, parts: Sequence[Tensor], *, moves: bool = True) -> None:
-        if self.trail.ties_positions:
-            super().balance(parts, moves=moves)
-            return
+    def balance(self, parts: Sequence[Tensor], *, moves: bool = True) -> None:  # noqa: ARG002 (as above)
         for before, now in zip(next(self._balanced).parts, parts, strict=True):
             if not torch.equal(before[self._kept.mask(before)].sort().values, now.sort().values):
                 raise Refused("would receive other channels in its blocks than its own")
@@ -255,7 +252,7 @@ def replay(
         original, trail = next(waiting)
         call = _ReplayedCall(node, arguments, value, kept_states, kept, trail, orders)
         try:
-            _check_numbers(original, node, labelling, numbers)
+            _check_numbers(original, node, labelling, numbers, trail)
             result = _labelled(call, trail)
             _check_own(trail.results, labels_in(result), kept)
         except (Refused, RuntimeError, IndexError, StopIteration) as reason:
@@ -279,9 +276,11 @@ def _labelled(call: Call, trail: Trail) -> Labels:
     return partly(call)
 
 
-def _check_numbers(original: fx.Node, node: fx.Node, labelling: Labelling, numbers: dict[fx.Node, float]) -> None:
+def _check_numbers(
+    original: fx.Node, node: fx.Node, labelling: Labelling, numbers: dict[fx.Node, float], trail: Trail
+) -> None:
     """Check that every number but a size is still the same: a width in it would change what is computed."""
-    difference = changed_number(original, node)
+    difference = changed_number(original, node, but=("groups",) if trail.whole_blocks else ())
     if not difference:
         return
     was, now = ([arg for arg in call.args if isinstance(arg, int | float)] for call in (original, node))

@@ -30,7 +30,10 @@ def narrowed_shapes(graph: Graph, orders: Orders) -> dict[str, Size]:
     """Return the shapes of all states after a cut."""
     shapes = {name: list(tensor.shape) for name, tensor in state_tensors(graph.model).items()}
     for slot in graph.slots:
-        shapes[slot.state][slot.dimension] = len(orders[slot.state, slot.dimension]) // slot.blocks
+        order = orders[slot.state, slot.dimension]
+        inside = shapes[slot.state][slot.dimension]  # of each block, where there are several
+        blocks = 1 if slot.blocks == 1 else len(np.unique(order // inside))
+        shapes[slot.state][slot.dimension] = len(order) // blocks
     return {name: Size(shape) for name, shape in shapes.items()}
 
 

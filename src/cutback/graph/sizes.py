@@ -1,5 +1,6 @@
 """Which numbers in a call are sizes of labelled dimensions, and what each of them must be after a cut."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -46,11 +47,25 @@ class Width:
         return varies(self.labels, self.dimension)
 
     def size(self, kept: Keeping) -> int:
-        """Return the size after a cut: of the fullest block where several lie along other dimensions."""
+        """Return the size after a cut.
+
+        Where blocks along other dimensions keep different positions, it is the innermost dimension along which all of
+        them keep equally many that shrinks; the others keep their size.
+        """
         if not self.carries:
             return self.labels.size(self.dimension) * self.times // self.over
-        counts = kept.mask(core(self.labels)).sum(self.dimension)
-        return int(counts.max()) * self.times // self.over
+        mask = kept.mask(core(self.labels))
+        varying = [d for d in range(mask.dim()) if mask.size(d) > 1]
+        sizes = {d: int(mask.any([e for e in range(mask.dim()) if e != d]).sum()) for d in varying}
+        if int(mask.sum()) != math.prod(sizes.values()):
+            for d in reversed(varying):
+                counts = mask.sum(d)
+                filled = counts[counts > 0]
+                others = math.prod(size for e, size in sizes.items() if e != d)
+                if len(filled) == others and bool((filled == filled[0]).all()):
+                    sizes[d] = int(filled[0])
+                    break
+        return sizes[self.dimension] * self.times // self.over
 
     def scaled(self, times: int, over: int) -> "Width":
         """Return a multiple."""

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Size
 
-from cutback.graph.graph import Graph, Slot
+from cutback.graph.graph import Graph, Slot, UnitMap
 from cutback.measure.macs import mac_terms
 
 
@@ -30,7 +30,7 @@ class CostModel:
         self._per_unit: list[NDArray[np.int64]] = []
         numbers: dict[Slot, int] = {}
         for slot, owners in graph.slots.items():
-            if slot.state in shapes and (owners.group >= 0).any():
+            if slot.state in shapes and (owners.group >= 0).any() and not _goes_with_rows(slot, owners):
                 numbers[slot] = len(numbers)
                 sliced[slot.state].append(slot)
                 owned = np.bincount(owners.group[owners.group >= 0], minlength=len(self._total))
@@ -80,6 +80,14 @@ class CostModel:
     def dense(self, quantity: str) -> int:
         """Return the quantity for the uncut network."""
         return self.of(quantity, self._total)
+
+
+def _goes_with_rows(slot: Slot, owners: UnitMap) -> bool:
+    """Whether the blocks of a grouped weight go whole, so that its rows tell what is left of it."""
+    if slot.blocks == 1:
+        return False
+    group, unit = owners.group.reshape(slot.blocks, -1), owners.unit.reshape(slot.blocks, -1)
+    return bool((group == group[:, :1]).all() and (unit == unit[:, :1]).all()) and group.shape[1] > 1
 
 
 def _positions(graph: Graph) -> tuple[dict[str, float], float]:

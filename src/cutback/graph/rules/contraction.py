@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -60,10 +61,16 @@ def _convolve(call: Call, weight: Weight, labels: Tensor, *, out_dimension: int,
         outgoing = _depthwise(call, weight, incoming)
     else:
         # A grouped weight has blocks along its first dimension, each with slices of its own along the other.
-        call.tie_blocks(incoming, 0, groups, moves=False)
+        alike = 1 if call.whole_blocks else groups
+        call.tie_blocks(incoming, 0, alike, moves=False)
         _tie(call, incoming, weight, in_dimension, "column", groups)
         outgoing = _made(call, weight, out_dimension, groups)
-        call.tie_blocks(outgoing, 0, groups, moves=False)
+        call.tie_blocks(outgoing, 0, alike, moves=False)
+        if call.whole_blocks and groups > 1:
+            blocks = call.join(torch.cat([incoming.view(groups, -1), outgoing.view(groups, -1)], 1))
+            call.width(_ConvNd, "groups", blocks)
+            call.width(_ConvNd, "in_channels", incoming)
+            call.width(_ConvNd, "out_channels", outgoing)
     _tie_bias(call, outgoing)
     if isinstance(weight, ComputedWeight):  # the layer's widths do not follow from a parameter of its own
         call.width(_ConvNd, "in_channels", incoming)

@@ -38,6 +38,7 @@ def view(call: Call) -> Labels:
         sizes = list(call.arguments["sizes"])  # type: ignore[call-overload]
         written = [-1] * start + sizes + [-1] * (labels.dim() - start - 1)
     narrow, sizes = labels, list(shape)
+    alike: list[int] = []
     for sources, targets in _regrouped(labels.shape, shape):
         if not any(varies(labels, dimension) for dimension in sources):
             for dimension in sources:  # constant, so that one stands for all
@@ -51,11 +52,15 @@ def view(call: Call) -> Labels:
         literal = [dimension for dimension in targets if written[dimension] != -1]
         if len(targets) > 1:
             free_position = next((p for p, d in enumerate(targets) if written[d] == -1), len(targets) - 1)
-            tie_all_but(call, labels, sources[0], [shape[d] for d in targets], free_position)
+            joined = tie_all_but(call, labels, sources[0], [shape[d] for d in targets], free_position)
+            alike += [] if joined is None else [targets[joined]]
             call.assume(labels, f"regroups {tuple(labels.shape)} to the literal sizes {tuple(shape)}")
         elif literal:
             call.assume(labels, f"has the size {shape[literal[0]]} written as a literal")
-    return compact(narrow.reshape(sizes)).expand(shape)
+    result = compact(narrow.reshape(sizes))
+    for dimension in alike:
+        result = result.narrow(dimension, 0, 1)
+    return result.expand(shape)
 
 
 def _regroup(call: Call, labels: Tensor, sources: list[int], targets: list[int]) -> None:
@@ -235,18 +240,31 @@ def _regrouped(old: torch.Size, new: torch.Size) -> list[tuple[list[int], list[i
     return [([d for d in s if old[d] != 1], [d for d in t if new[d] != 1]) for s, t in matches]
 
 
-def tie_all_but(call: Call, labels: Tensor, dimension: int, factors: list[int], free_position: int) -> None:
+def tie_all_but(call: Call, labels: Tensor, dimension: int, factors: list[int], free_position: int) -> int | None:
     """Let only one factor of a split dimension shrink: by equally many, or by the same positions, for the others.
 
     Factors along which labels are constant do not matter.
+
+    Returns:
+        The factor along which all labels are now one, where blocks are to go whole.
     """
+    joined: int | None = None
     table = core(labels).movedim(dimension, 0).reshape(*factors, -1)
     moving = call.decide([f for f in range(len(factors)) if bool((table != table.narrow(f, 0, 1)).any())])
     if len(moving) < 2:
-        return
+        return None
     free_position = free_position if free_position in moving else moving[-1]
+    if call.whole_blocks:  # (heads, width): a head goes whole
+        inner = table.movedim(moving[-1], -1)
+        call.join(inner.reshape(-1, inner.shape[-1]))
+        joined = moving[-1]
+        table, moving = table.narrow(joined, 0, 1), moving[:-1]
+        factors, free_position = list(table.shape[:-1]), moving[-1]
+        if len(moving) < 2:
+            return joined
     table = table.movedim(free_position, 0).reshape(factors[free_position], -1, table.shape[-1])
     if call.decide(table.shape[-1] == 1):
         call.balance(table[:, :, 0].unbind(1))
     else:
         call.unite(table[:, :1].expand(-1, table.shape[1] - 1, -1), table[:, 1:])
+    return joined
