@@ -230,6 +230,10 @@ def _recorded_calls() -> list[str]:
     return [node.name for node in nodes if node.op == "call_function"]
 
 
+_ATTENTION = {nn.functional.scaled_dot_product_attention: 4, nn.functional.multi_head_attention_forward: 10}
+"""Functions with a dropout of their own, and the place of its probability, ``dropout_p``, among their arguments."""
+
+
 class DropoutOff(TorchFunctionMode):
     """Makes every dropout return its input: its masks depend on widths, so that no two networks could be compared."""
 
@@ -257,10 +261,10 @@ class DropoutOff(TorchFunctionMode):
         if func in _RECURRENT:  # (input, states, weights, biases, layers, dropout, ...); packed: one more before that
             place = 6 if isinstance(args[3], list | tuple) else 5
             args = (*args[:place], 0.0, *args[place + 1 :])
-        if func is nn.functional.scaled_dot_product_attention:
-            args, kwargs = (*args[:4], *([0.0] if len(args) > 4 else []), *args[5:]), {**kwargs}
-            if "dropout_p" in kwargs:
-                kwargs["dropout_p"] = 0.0
+        if func in _ATTENTION:
+            place = _ATTENTION[func]
+            args = (*args[:place], *([0.0] if len(args) > place else []), *args[place + 1 :])
+            kwargs = {**kwargs, "dropout_p": 0.0} if "dropout_p" in kwargs else kwargs
         return func(*args, **kwargs)
 
 
