@@ -16,7 +16,7 @@ def probes(graph: Graph) -> list[list[NDArray[np.bool_]]]:
     seen: dict[int, int] = {}
     for group in graph.groups:
         rank = seen[group.units] = seen.get(group.units, -1) + 1
-        choices = group.units - 1
+        choices = max(group.units - 1, 1)
         few.append(np.arange(group.units) < group.units - 1 - rank % choices)
         many.append(np.arange(group.units)[::-1] <= (group.units // 2 + rank) % choices)
     for system in graph.systems:
