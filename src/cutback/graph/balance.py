@@ -75,8 +75,7 @@ class System:
         nearest to equal shares are found by integer programming (HiGHS).
         """
         divisor = math.gcd(*self.sizes.tolist())
-        only = np.linalg.matrix_rank(self.matrix) == len(self.cells) - 1
-        if not self.offsets.any() and (only or divisor >= _FINEST // 4):
+        if self._in_proportion or (not self.offsets.any() and divisor >= _FINEST // 4):
             return np.arange(divisor, 0, -1)[:, None] * (self.sizes // divisor)
         steps = min(int(self.sizes.sum()), _FINEST)
         found = [self.sizes]
@@ -86,6 +85,11 @@ class System:
                 found.append(counts)
         return np.stack(found)
 
+    @cached_property
+    def _in_proportion(self) -> bool:
+        """Whether all cells can shrink in one proportion only."""
+        return not self.offsets.any() and bool(np.linalg.matrix_rank(self.matrix) == len(self.cells) - 1)
+
     def nearest(self, wanted: NDArray[np.floating[Any]], at_most: Mapping[int, int] | None = None) -> Counts | None:
         """Return the balanced counts nearest to wanted ones; ``None`` if there are none.
 
@@ -93,6 +97,8 @@ class System:
             wanted: how many units of each cell should stay, shape ``(cells,)``.
             at_most: how many units of whole groups may stay, by the group's number.
         """
+        if self._in_proportion:
+            return self._nearest_in_proportion(wanted, at_most or {})
         # Variables: the counts, then how far each lies from what is wanted.
         number = len(self.cells)
         unit = np.eye(number)
@@ -120,6 +126,15 @@ class System:
             return None
         counts = np.rint(result.x[:number]).astype(np.int64)
         return counts if self.balanced(counts) else None
+
+    def _nearest_in_proportion(self, wanted: NDArray[np.floating[Any]], at_most: Mapping[int, int]) -> Counts | None:
+        """Return the same where all balanced counts are multiples of one."""
+        divisor = math.gcd(*self.sizes.tolist())
+        owner = np.array([cell.group for cell in self.cells])
+        counts = np.arange(divisor, 0 if self.together else -1, -1)[:, None] * (self.sizes // divisor)
+        for group, most in at_most.items():
+            counts = counts[counts[:, owner == group].sum(axis=1) <= most]
+        return counts[np.abs(counts - wanted).sum(axis=1).argmin()] if len(counts) else None
 
 
 def _beside(left: NDArray[np.generic], right: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -205,15 +220,19 @@ def _system(
     cells: list[Cell] = []
     columns: list[NDArray[np.int64]] = []
     by_unit = membership.tocsc()
+    bounds = by_unit.indptr.tolist()
     for group in groups.tolist():
         alike: dict[bytes, list[int]] = {}
         for unit in range(starts[group], starts[group + 1]):
-            inside = slice(by_unit.indptr[unit], by_unit.indptr[unit + 1])
+            inside = slice(bounds[unit], bounds[unit + 1])
             key = by_unit.indices[inside].tobytes() + by_unit.data[inside].tobytes()
             alike.setdefault(key, []).append(unit)
         for found in alike.values():
             cells.append(Cell(group, tuple(unit - int(starts[group]) for unit in found)))
-            columns.append(by_unit[:, found[0]].toarray()[:, 0])
+            inside = slice(bounds[found[0]], bounds[found[0] + 1])
+            column = np.zeros(len(balance), dtype=np.int64)
+            column[by_unit.indices[inside]] = by_unit.data[inside]
+            columns.append(column)
     table = np.stack(columns, axis=1)
     first = np.searchsorted(balance, balance)  # the first block of each block's balance
     equations = np.concatenate([table - table[first], (fixed[first] - fixed)[:, None]], axis=1)

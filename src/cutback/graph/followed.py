@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, fx
@@ -56,9 +57,13 @@ class _Search:
     def __init__(self, graph: Graph) -> None:
         self._graph, self._prunable = graph, Prunable(graph)
         self._uses = uses_of(graph, self._prunable)
-        self._probes = [kept_labels(graph, probe) for probe in probes(graph)]
         self._widths: dict[Held, Width] = {}
         self._found = Findings()
+
+    @cached_property
+    def _probes(self) -> list[KeptLabels]:
+        """The labels that stay under each probe; a model without numbers to look at needs none."""
+        return [kept_labels(self._graph, probe) for probe in probes(self._graph)]
 
     def run(self) -> Findings:
         """Return what was found."""

@@ -147,39 +147,63 @@ def _groups(
     if not order:
         return (), group_of, unit_of
     component = np.concatenate([slots[slot] for slot in order])
-    slot_number = np.repeat(np.arange(len(order)), [len(slots[slot]) for slot in order])
+    sizes = [len(slots[slot]) for slot in order]
+    slot_number = np.repeat(np.arange(len(order)), sizes)
     pairs, first_seen, counts = np.unique(component * len(order) + slot_number, return_index=True, return_counts=True)
-    bounds = np.flatnonzero(np.diff(pairs // len(order), prepend=-1))
+    owners_of_pairs, numbers_of_pairs = np.divmod(pairs, len(order))
+    bounds = np.flatnonzero(np.diff(owners_of_pairs, prepend=-1))
+    # The slots of a component and how many slices it has of each, as bytes.
+    written = np.stack([numbers_of_pairs, counts], axis=1).tobytes()
+    width = len(written) // len(pairs)
     footprints: dict[bytes, list[tuple[int, int]]] = {}
-    for start, end in zip(bounds, [*bounds[1:], len(pairs)], strict=True):
-        owner = int(pairs[start] // len(order))
+    ends = [*(bounds[1:] * width).tolist(), len(written)]
+    runs = zip(
+        (bounds * width).tolist(), ends, owners_of_pairs[bounds].tolist(), first_seen[bounds].tolist(), strict=True
+    )
+    for start, end, owner, seen in runs:
         if owner not in kept:
-            key = np.stack([pairs[start:end] % len(order), counts[start:end]]).tobytes()
-            footprints.setdefault(key, []).append((int(first_seen[start]), owner))
-    groups: list[Group] = []
-    names: dict[str, int] = {}
+            footprints.setdefault(written[start:end], []).append((seen, owner))
+    found: list[tuple[list[int], NDArray[np.int64]]] = []
     for key, owners in sorted(footprints.items(), key=lambda item: min(item[1])):
         if len(owners) < 2 and owners[0][1] not in linked:
             continue
         units = [owner for _, owner in sorted(owners)]
-        numbers = np.frombuffer(key, dtype=np.int64).reshape(2, -1)[0]
-        members = tuple(order[number] for number in numbers)
-        name = _name(members)
-        names[name] = names.get(name, 0) + 1
-        group_of[units] = len(groups)
+        group_of[units] = len(found)
         unit_of[units] = np.arange(len(units))
-        indices = {slot: _positions(slots[slot], units) for slot in members}
+        found.append((units, np.frombuffer(key, dtype=np.int64)[::2]))
+    positions = _positions(group_of[component], unit_of[component], slot_number, sizes)
+    groups: list[Group] = []
+    names: dict[str, int] = {}
+    for number, (units, members) in enumerate(found):
+        name = _name([order[member] for member in members])
+        names[name] = names.get(name, 0) + 1
+        indices = {order[member]: positions[number, member].reshape(len(units), -1) for member in members.tolist()}
         groups.append(Group(name if names[name] == 1 else f"{name}#{names[name]}", len(units), indices))
     return tuple(groups), group_of, unit_of
 
 
-def _positions(vector: NDArray[np.int64], units: list[int]) -> NDArray[np.int64]:
-    """Return the indices that belong to each unit, in order; shape ``(units, indices a unit)``."""
-    rank = np.full(max(int(vector.max()), *units) + 1, _UNASSIGNED)
-    rank[units] = np.arange(len(units))
-    owner = rank[vector]
-    positions = np.flatnonzero(owner != _UNASSIGNED)
-    return positions[np.argsort(owner[positions], kind="stable")].reshape(len(units), -1)
+def _positions(
+    group: NDArray[np.int64], unit: NDArray[np.int64], slot: NDArray[np.int64], sizes: Sequence[int]
+) -> dict[tuple[int, int], NDArray[np.int64]]:
+    """Return the indices that belong to each group in each slot, ordered by unit, by the numbers of group and slot.
+
+    Args:
+        group: the group of each slice, slot by slot, or -1; shape ``(slices,)``.
+        unit: its unit in the group.
+        slot: the number of its slot.
+        sizes: how many slices each slot has.
+    """
+    starts = np.cumsum([0, *sizes[:-1]])
+    inside = np.flatnonzero(group != _UNASSIGNED)
+    if not len(inside):
+        return {}
+    pair = group[inside] * len(sizes) + slot[inside]
+    order = np.argsort(pair * (int(unit.max(initial=0)) + 1) + unit[inside], kind="stable")
+    pair, inside = pair[order], inside[order]
+    index = inside - starts[slot[inside]]
+    first = np.flatnonzero(np.diff(pair, prepend=-1))
+    keys = [divmod(number, len(sizes)) for number in pair[first].tolist()]
+    return dict(zip(keys, np.split(index, first[1:]), strict=True))
 
 
 def _name(members: Sequence[Slot]) -> str:
