@@ -11,6 +11,8 @@ import cutback
 from cutback.errors import IllegalCut, UnknownName, UserMistake
 from cutback.graph.balance import Cell, System
 from cutback.planning.make import plan_for
+from cutback.planning.plan import Plan
+from cutback.surgery.cut import cut_fresh
 from cutback.surgery.verify import prove
 
 PICTURES = torch.randn(2, 3, 5, 5)
@@ -231,3 +233,19 @@ def test_heads_shrink_alike_or_go_whole(granularity, units) -> None:
 def test_a_granularity_that_is_none_is_refused(granularity, error) -> None:
     with pytest.raises(error, match="granularity"):
         cutback.trace(Grouped(), PICTURES, granularity=granularity)
+
+
+def test_a_grouped_convolution_cut_until_it_is_depthwise_composes_with_further_cuts() -> None:
+    torch.manual_seed(0)
+    network, fresh = Grouped(norm_groups=1), Grouped(norm_groups=1)
+    graph = cutback.trace(network, PICTURES)
+    first = plan_for(graph, {graph.groups[0].name: [1, 6, 11], graph.groups[1].name: [0, 3, 7, 8, 12, 17]})
+    cutback.apply_(graph, first)
+    graph = cutback.trace(network, PICTURES)
+    (group,) = graph.groups  # one channel a group is left, so that a group goes with its channel
+    second = plan_for(graph, {group.name: [0, 2]})
+    cutback.apply_(graph, second)
+    cut_fresh(fresh, Plan.from_json(first.then(second).to_json()))
+    fresh.load_state_dict(network.state_dict())
+    assert (fresh.grouped.groups, fresh.grouped.weight.shape) == (2, (4, 1, 3, 3))
+    assert torch.equal(fresh(PICTURES), network(PICTURES))
