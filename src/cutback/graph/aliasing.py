@@ -4,6 +4,7 @@ Label tensors do not share memory as activations do, so the labels a call writes
 """
 
 from collections.abc import Iterator
+from functools import cache
 
 import torch
 from torch import Tensor, fx
@@ -56,13 +57,19 @@ class Memory:
 
 def _targets(node: fx.Node) -> Iterator[fx.Node]:
     """Yield the arguments a call writes to."""
-    if not isinstance(node.target, OpOverload) or torch.Tag.inplace_view in node.target.tags:
-        return  # the latter change a tensor's shape, not what it holds
-    for position, argument in enumerate(node.target._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            given = node.args[position] if position < len(node.args) else node.kwargs.get(argument.name)
-            if isinstance(given, fx.Node):
-                yield given
+    for position, name in _written_arguments(node.target) if isinstance(node.target, OpOverload) else ():
+        given = node.args[position] if position < len(node.args) else node.kwargs.get(name)
+        if isinstance(given, fx.Node):
+            yield given
+
+
+@cache
+def _written_arguments(operator: OpOverload) -> tuple[tuple[int, str], ...]:
+    """Return position and name of each argument an operator writes to."""
+    if torch.Tag.inplace_view in operator.tags:
+        return ()  # these change a tensor's shape, not what it holds
+    arguments = enumerate(operator._schema.arguments)
+    return tuple((n, a.name) for n, a in arguments if a.alias_info is not None and a.alias_info.is_write)
 
 
 def _view(memory: Tensor, value: Tensor) -> Tensor:

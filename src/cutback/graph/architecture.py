@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from cutback.graph.clone import state_tensors
+from cutback.graph.clone import modules_by_path, state_tensors
 
+_written = json.JSONEncoder(default=str).encode
 _PLAIN = (int, float, str, bool, tuple, type(None))
 
 
@@ -22,16 +23,17 @@ def structure_hash(model: nn.Module, changed: Mapping[str, Mapping[str, object]]
         changed: settings to be taken as changed, by module path and name.
     """
     lines: list[str] = []
-    for path, module in model.named_modules():
+    for path, module in modules_by_path(model).items():
         settings: dict[str, object] = {}
         if type(module).__module__.startswith("torch.nn."):
-            settings = {
-                name: value
-                for name, value in sorted(vars(module).items())
-                if isinstance(value, _PLAIN) and not name.startswith("_") and name != "training"
-            }
+            held = [
+                (name, value)
+                for name, value in vars(module).items()
+                if name[0] != "_" and isinstance(value, _PLAIN) and name != "training"
+            ]
+            settings = dict(sorted(held))
             settings |= {name: value for name, value in (changed or {}).get(path, {}).items() if name in settings}
-        lines.append(f"{path}:{type(module).__name__}:{json.dumps(settings, default=str)}")
+        lines.append(f"{path}:{type(module).__name__}:{_written(settings)}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

@@ -6,6 +6,8 @@ from torch import Size, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from cutback.graph.clone import modules_by_path, state_tensors
+
 Changes = Sequence[tuple[str, str, int | tuple[int, ...]]]
 """Module path, attribute, new value."""
 
@@ -18,8 +20,8 @@ def attribute_changes(model: nn.Module, shapes: Mapping[str, Size]) -> Changes:
         shapes: shapes the parameters and buffers are to have, by qualified name.
     """
     changes: list[tuple[str, str, int | tuple[int, ...]]] = []
-    names = {id(tensor): name for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
-    for path, module in model.named_modules():
+    names = {id(tensor): name for name, tensor in state_tensors(model).items()}
+    for path, module in modules_by_path(model).items():
         held = {**module._parameters, **module._buffers}
         own = {name: shapes[names[id(t)]] for name, t in held.items() if t is not None and names.get(id(t)) in shapes}
         for kind, widths in _RULES:

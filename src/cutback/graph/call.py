@@ -242,7 +242,9 @@ class Call:
         self.trail.tied.append(labels)
         own = self.states.vector(state, dimension, role, blocks)
         self.store.unite(labels, own)
-        self.keep(own[labels == NONE], "goes with something constant")
+        constant = labels == NONE
+        if bool(constant.any()):
+            self.keep(own[constant], "goes with something constant")
 
     def tie_elements(self, labels: Tensor, state: State) -> None:
         """Let the elements of a state go with the channels behind ``labels``, of the state's shape."""

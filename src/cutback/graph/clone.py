@@ -127,7 +127,32 @@ def independent_copy(model: Model) -> Model:
 
 def state_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Return parameters and buffers by qualified name, each tied tensor once under its first name."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    # As named_parameters and named_buffers have it, in one walk.
+    found: tuple[dict[str, Tensor], dict[str, Tensor]] = {}, {}
+    seen: tuple[set[int], set[int]] = set(), set()
+    for path, module in modules_by_path(model).items():
+        for number, held in enumerate((module._parameters, module._buffers)):
+            for name, tensor in held.items():
+                if tensor is not None and id(tensor) not in seen[number]:
+                    seen[number].add(id(tensor))
+                    found[number][f"{path}.{name}" if path else name] = tensor
+    return {**found[0], **found[1]}
+
+
+def modules_by_path(model: nn.Module) -> dict[str, nn.Module]:
+    """Return what ``model.named_modules()`` yields, each module under its first path."""
+    found: dict[str, nn.Module] = {}
+    seen: set[nn.Module] = set()
+    waiting = [("", model)]
+    while waiting:
+        path, module = waiting.pop()
+        if module not in seen:
+            seen.add(module)
+            found[path] = module
+            prefix = f"{path}." if path else ""
+            inner = [(prefix + name, child) for name, child in module._modules.items() if child is not None]
+            waiting.extend(reversed(inner))
+    return found
 
 
 def ordinary(tensor: Tensor) -> Tensor:
@@ -140,7 +165,7 @@ def set_training(model: nn.Module, training: bool | Mapping[str, bool]) -> dict[
 
     A model whose own ``train`` keeps some modules frozen in eval mode has its way.
     """
-    found = {path: module.training for path, module in model.named_modules()}
+    found = {path: module.training for path, module in modules_by_path(model).items()}
     if isinstance(training, bool):
         model.train(training)
     else:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,9 @@ class Slot:
     blocks: int = 1
 
 
+_STAYS = np.ones(1, dtype=bool)
+
+
 @dataclass(frozen=True, eq=False)
 class UnitMap:
     """The unit each element of some labels belongs to.
@@ -58,11 +62,31 @@ class UnitMap:
 
     def stays(self, kept: list[NDArray[np.bool_]]) -> NDArray[np.bool_]:
         """Return which elements stay, given for each group which units stay."""
-        result = np.ones(self.group.shape, dtype=bool)
-        for number in np.unique(self.group[self.group >= 0]):
-            inside = self.group == number
-            result[inside] = kept[number][self.unit[inside]]
-        return result
+        numbers, rank = self._groups
+        tables = [kept[number] if number >= 0 else _STAYS for number in numbers]
+        if len(tables) == 1:
+            return tables[0][self._place]
+        starts = np.cumsum([0, *map(len, tables[:-1])])
+        return np.concatenate(tables)[starts[rank] + self._place] if tables else np.ones(0, dtype=bool)
+
+    @property
+    def sizes(self) -> dict[int, int]:
+        """How many elements lie in each group; -1 for those in none."""
+        numbers, rank = self._groups
+        return dict(zip(numbers, np.bincount(rank, minlength=len(numbers)).tolist(), strict=True))
+
+    @cached_property
+    def _groups(self) -> tuple[list[int], NDArray[np.int64]]:
+        """The numbers of the groups (-1 for none) and, for each element, which of them is its own."""
+        if len(self.group) and (self.group == self.group[0]).all():
+            return [int(self.group[0])], np.zeros(self.group.shape, dtype=np.int64)
+        numbers, rank = np.unique(self.group, return_inverse=True)
+        return numbers.tolist(), rank
+
+    @cached_property
+    def _place(self) -> NDArray[np.int64]:
+        """The number of each element's unit in its group; 0 for those in none."""
+        return np.maximum(self.unit, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +96,7 @@ class SlotUnits:
     group: NDArray[np.int64]
     unit: NDArray[np.int64]
 
-    @property
+    @cached_property
     def everything(self) -> UnitMap:
         """Group and unit of all components, in order."""
         return UnitMap(self.group, self.unit)

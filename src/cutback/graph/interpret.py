@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import Tensor, fx
@@ -27,6 +28,8 @@ from cutback.graph.labels import Boundary, LabelStore, spread
 from cutback.graph.scales import Compensation
 from cutback.graph.states import State, StateLabels
 from cutback.graph.weights import ComputedWeight, computes_weight, mark_weights
+
+_NESTS = (list, tuple, dict, slice)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,19 +185,25 @@ def _bind(node: fx.Node, environment: dict[fx.Node, Labels]) -> dict[str, object
     """Return a call's arguments by schema name, defaults filled in, with labels for tensors."""
 
     def labelled(value: object) -> object:
-        return map_arg(value, lambda source: environment[source])  # type: ignore[arg-type]
+        if isinstance(value, fx.Node):
+            return environment[value]
+        return map_arg(value, environment.__getitem__) if isinstance(value, _NESTS) else value  # type: ignore[arg-type]
 
     if not isinstance(node.target, OpOverload):
         return {str(position): labelled(value) for position, value in enumerate(node.args)}
     arguments: dict[str, object] = {}
-    for position, argument in enumerate(node.target._schema.arguments):
+    for position, (name, default) in enumerate(_arguments_of(node.target)):
         if position < len(node.args):
-            arguments[argument.name] = labelled(node.args[position])
-        elif argument.name in node.kwargs:
-            arguments[argument.name] = labelled(node.kwargs[argument.name])
+            arguments[name] = labelled(node.args[position])
         else:
-            arguments[argument.name] = argument.default_value
+            arguments[name] = labelled(node.kwargs[name]) if name in node.kwargs else default
     return arguments
+
+
+@cache
+def _arguments_of(target: OpOverload) -> tuple[tuple[str, object], ...]:
+    """Return name and default of each argument of an operator."""
+    return tuple((argument.name, argument.default_value) for argument in target._schema.arguments)
 
 
 def labels_in(value: Labels) -> list[Tensor]:

@@ -48,8 +48,15 @@ def plan_for(
     kept, orders, rows = settled(graph, [units.get(group.name, range(group.units)) for group in graph.groups], scores)
     counts = np.array([len(numbers) for numbers in kept], dtype=np.int64)
     whole = np.array([group.units for group in graph.groups], dtype=np.int64)
+    macs_before, macs_after = cost.macs_by_weight(whole), cost.macs_by_weight(counts)
     planned = tuple(
-        PlannedGroup(group.name, group.layers, group.units, numbers, _macs_of(group, cost, whole, counts))
+        PlannedGroup(
+            group.name,
+            group.layers,
+            group.units,
+            numbers,
+            Cost(_macs_of(group, macs_before), _macs_of(group, macs_after)),
+        )
         for group, numbers in zip(graph.groups, kept, strict=True)
     )
     stays = kept_masks(graph, kept)
@@ -72,7 +79,7 @@ def plan_for(
     )
 
 
-def _macs_of(group: Group, cost: CostModel, whole: NDArray[np.int64], counts: NDArray[np.int64]) -> Cost:
-    """Return the MACs of the layers that produce a group's channels."""
-    states = {slot.state for slot in group.slices if slot.role in ("filter", "depthwise")}
-    return Cost(cost.macs_of(states, whole), cost.macs_of(states, counts))
+def _macs_of(group: Group, macs: Mapping[str, float]) -> int:
+    """Return the MACs of the layers that produce a group's channels, given those of each parameter."""
+    states = dict.fromkeys(slot.state for slot in group.slices if slot.role in ("filter", "depthwise"))
+    return round(sum(macs.get(name, 0.0) for name in states))

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 from torch import Size
 
 from cutback.graph.graph import Graph, Slot, UnitMap
@@ -25,18 +26,16 @@ class CostModel:
         shapes: dict[str, Size] = {name: parameter.shape for name, parameter in graph.model.named_parameters()}
         self._total = np.array([group.units for group in graph.groups], dtype=np.int64)
         sliced: dict[str, list[Slot]] = {name: [] for name in shapes}
-        self._fixed: list[int] = []
-        self._blocks: list[int] = []
-        self._per_unit: list[NDArray[np.int64]] = []
         numbers: dict[Slot, int] = {}
+        fixed: list[int] = []
+        entries: list[tuple[int, int, int]] = []
         for slot, owners in graph.slots.items():
-            if slot.state in shapes and (owners.group >= 0).any() and not _goes_with_rows(slot, owners):
+            owned = owners.sizes
+            if slot.state in shapes and owned.keys() - {-1} and not _goes_with_rows(slot, owners):
+                fixed.append(owned.get(-1, 0))
+                entries += [(n // int(self._total[g]), len(numbers), g) for g, n in owned.items() if g >= 0]
                 numbers[slot] = len(numbers)
                 sliced[slot.state].append(slot)
-                owned = np.bincount(owners.group[owners.group >= 0], minlength=len(self._total))
-                self._fixed.append(int((owners.group < 0).sum()))
-                self._per_unit.append(owned // np.maximum(self._total, 1))
-                self._blocks.append(slot.blocks)
         most = max((len(slots) for slots in sliced.values()), default=0)
         self._names = list(shapes)
         self._static = np.ones(len(shapes), dtype=np.int64)
@@ -51,9 +50,10 @@ class CostModel:
             positions, constant = _positions(graph)
         self._positions = np.array([positions.get(name, 0) for name in shapes], dtype=np.float64)
         self._constant = constant
-        self._matrix = np.array(self._per_unit, dtype=np.int64).reshape(len(numbers), len(self._total))
-        self._offsets = np.array(self._fixed, dtype=np.int64)
-        self._divisors = np.array(self._blocks, dtype=np.int64)
+        slices, rows, columns = np.array(entries, dtype=np.int64).reshape(-1, 3).T
+        self._matrix = csr_matrix((slices, (rows, columns)), shape=(len(numbers), len(self._total)))
+        self._offsets = np.array(fixed, dtype=np.int64)
+        self._divisors = np.array([slot.blocks for slot in numbers], dtype=np.int64)
 
     @property
     def groups(self) -> int:
@@ -72,10 +72,9 @@ class CostModel:
             return int(sizes.sum())
         return round(float((sizes * self._positions).sum() + self._constant))
 
-    def macs_of(self, state_names: set[str], kept: NDArray[np.int64]) -> int:
-        """Return the MACs (batch 1) spent in the given weights."""
-        inside = np.array([name in state_names for name in self._names])
-        return round(float((self.sizes(kept) * self._positions)[inside].sum()))
+    def macs_by_weight(self, kept: NDArray[np.int64]) -> dict[str, float]:
+        """Return the MACs (batch 1) spent in each parameter, given how many units of each group stay."""
+        return dict(zip(self._names, (self.sizes(kept) * self._positions).tolist(), strict=True))
 
     def dense(self, quantity: str) -> int:
         """Return the quantity for the uncut network."""

@@ -41,14 +41,19 @@ class FilterNorm:
         result: dict[str, Tensor] = {}
         for group in graph.groups:
             norms = [
-                torch.linalg.vector_norm(weight.flatten(1), ord=self.order, dim=1, dtype=torch.float64)[
-                    indices.to(weight.device)
-                ]
-                for weight, indices in ((w[:, None], i) for w, i in filter_slices(group, states))
+                _norm(weight[:, None].flatten(1), self.order)[indices.to(weight.device)]
+                for weight, indices in filter_slices(group, states)
             ]
             table = torch.cat(norms, dim=1)
             result[group.name] = table.amax(1) if self.aggregate == "max" else getattr(table, self.aggregate)(1)
         return result
+
+
+def _norm(filters: Tensor, order: int) -> Tensor:
+    """Return the norm of each row in double precision."""
+    if order == 1:  # twice as fast as by vector_norm
+        return filters.abs().sum(1, dtype=torch.float64)
+    return torch.linalg.vector_norm(filters, ord=order, dim=1, dtype=torch.float64)
 
 
 @scores.register("l1")

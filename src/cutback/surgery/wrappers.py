@@ -71,19 +71,21 @@ def check_same_on_all_ranks(wrappers: Iterable[nn.Module], plan: Plan) -> None:
     Raises:
         DifferentCuts: raised in every process alike.
     """
+    wrappers = [wrapper for wrapper in wrappers if isinstance(wrapper, DistributedDataParallel)]
+    if not wrappers:
+        return
     cut = {name: {d: kept.indices for d, kept in dimensions.items()} for name, dimensions in plan.slices.items()}
     digest = hashlib.sha256(json.dumps([plan.architecture, cut], sort_keys=True).encode()).digest()
     for wrapper in wrappers:
-        if isinstance(wrapper, DistributedDataParallel):
-            own = torch.tensor(list(digest), dtype=torch.uint8, device=wrapper.device)
-            ranks = distributed.get_world_size(wrapper.process_group)
-            found = [torch.empty_like(own) for _ in range(ranks)]
-            distributed.all_gather(found, own, group=wrapper.process_group)
-            if any(not torch.equal(other, own) for other in found):
-                raise DifferentCuts(
-                    f"the {ranks} processes have made different plans; make one from what they share (weights, or "
-                    "scores averaged over all), or on one rank and send it to the others (to_json, from_json)"
-                )
+        own = torch.tensor(list(digest), dtype=torch.uint8, device=wrapper.device)
+        ranks = distributed.get_world_size(wrapper.process_group)
+        found = [torch.empty_like(own) for _ in range(ranks)]
+        distributed.all_gather(found, own, group=wrapper.process_group)
+        if any(not torch.equal(other, own) for other in found):
+            raise DifferentCuts(
+                f"the {ranks} processes have made different plans; make one from what they share (weights, or "
+                "scores averaged over all), or on one rank and send it to the others (to_json, from_json)"
+            )
 
 
 def stage_refusal(transaction: Transaction, wrapper: nn.Module) -> None:

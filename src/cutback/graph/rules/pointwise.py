@@ -68,7 +68,7 @@ def paired(call: Call, operands: list[Tensor], shape: torch.Size) -> Tensor:
     # First the one that is constant along most dimensions: what is united with it need not be told apart any more.
     order = call.decide(sorted(range(len(full)), key=lambda number: len(varying_dimensions(full[number]))))
     full = [full[number] for number in order]
-    if call.decide(not bool((full[0] == NONE).any())):
+    if call.decide(not bool((core(full[0]) == NONE).any())):
         for labels in full[1:]:
             call.unite(core(full[0]).expand(sizes), core(labels).expand(sizes))
         return full[0].expand(shape)
