@@ -11,7 +11,7 @@ from cutback.graph.attributes import held_value
 from cutback.graph.capture import module_path, operator_of
 from cutback.graph.equal import EqualWidths, WrittenAt, equally_long
 from cutback.graph.graph import Followed, Graph
-from cutback.graph.labels import Boundary
+from cutback.graph.labels import Boundary, varying_dimensions
 from cutback.graph.origins import Formula, Held, Origin, SizeOf, evaluated, leaves
 from cutback.graph.probes import probes
 from cutback.graph.replay import KeptLabels
@@ -85,7 +85,8 @@ class _Search:
         other = next((use for use in uses if use.fixed), None)
         widths = [use.width for use in live if use.width is not None]
         stays = all(width.size(probe) == live[0].value for width in widths for probe in self._probes)
-        if stays and (other is not None or any(use.width is None for use in uses)):
+        blocks = all(len(varying_dimensions(width.labels)) > 1 for width in widths)
+        if stays and (blocks or other is not None or any(use.width is None for use in uses)):
             return  # a number of blocks, for instance, which a cut leaves alone
         footprints = {width.footprint(self._prunable.component) for width in widths}
         if other is not None:
@@ -203,13 +204,22 @@ class _Search:
             return True
         if isinstance(use.origin, SizeOf) and use.width is not None:
             taken = use.labels.width(use.origin.node, use.origin.dimension)
-            component = self._prunable.component
-            return taken is not None and taken.footprint(component) == use.width.footprint(component)
+            return taken is not None and (self._same(taken, use.width) or self._stays(taken, use.width, use.value))
         for probe in self._probes:
             expected = use.value if use.width is None else use.width.size(probe)
             if self._value(use.value if use.origin is None else use.origin, probe, use.labels) != expected:
                 return False
         return True
+
+    def _same(self, first: Width, second: Width) -> bool:
+        """Whether two widths are of the same channels."""
+        component = self._prunable.component
+        return first.footprint(component) == second.footprint(component)
+
+    def _stays(self, taken: Width, width: Width, value: int | float) -> bool:
+        """Whether two sizes are numbers of blocks, which no cut changes."""
+        blocks = all(len(varying_dimensions(each.labels)) > 1 for each in (taken, width))
+        return blocks and all(each.size(probe) == value for each in (taken, width) for probe in self._probes)
 
     def _value(self, origin: Origin | float, probe: KeptLabels | None, labels: LabelsOf) -> int | float | None:
         """Return what a number would be under a probe; ``None`` where it cannot be computed."""
