@@ -30,6 +30,7 @@ class Findings:
         held: calls whose channels stay because their width is computed with.
         literal: calls with a size of unknown origin that will not follow by itself, with the reason.
         equal: sizes that the code takes from another tensor, so that two widths would have to stay equal.
+        scaled: whether a number changes with a width that parameters must make up for.
         compared: whether the code compares a size that can shrink, so that its path may depend on it.
     """
 
@@ -38,6 +39,7 @@ class Findings:
     held: dict[fx.Node, Boundary] = field(default_factory=dict)
     literal: dict[fx.Node, str] = field(default_factory=dict)
     equal: list[EqualWidths] = field(default_factory=list)
+    scaled: bool = False
     compared: bool = False
 
 
@@ -74,6 +76,7 @@ class _Search:
                 self._solve(use)
         for use in self._uses:
             self._check(use)
+        self._found.scaled = any(use.made_up and not self._same_everywhere(use) for use in self._uses)
         self._found.followed = tuple(self._followed())
         return self._found
 
@@ -216,10 +219,15 @@ class _Search:
         component = self._prunable.component
         return first.footprint(component) == second.footprint(component)
 
-    def _stays(self, taken: Width, width: Width, value: int | float) -> bool:
+    def _stays(self, taken: Width, width: Width, value: float) -> bool:
         """Whether two sizes are numbers of blocks, which no cut changes."""
         blocks = all(len(varying_dimensions(each.labels)) > 1 for each in (taken, width))
         return blocks and all(each.size(probe) == value for each in (taken, width) for probe in self._probes)
+
+    def _same_everywhere(self, use: Use) -> bool:
+        """Whether a number stays what it is whatever is cut."""
+        origin = use.value if use.origin is None else use.origin
+        return all(self._value(origin, probe, use.labels) == use.value for probe in self._probes)
 
     def _value(self, origin: Origin | float, probe: KeptLabels | None, labels: LabelsOf) -> int | float | None:
         """Return what a number would be under a probe; ``None`` where it cannot be computed."""
@@ -280,7 +288,7 @@ def with_followed(graph: Graph, findings: Findings, *, doubted: bool) -> Graph:
         findings: what its numbers ask of a cut.
         doubted: whether a narrower capture of the model ever failed.
     """
-    confirm = doubted or bool(findings.followed or findings.literal) or findings.compared
+    confirm = doubted or bool(findings.followed or findings.literal) or findings.compared or findings.scaled
     coupling = replace(graph.coupling, followed=findings.followed, assumes=graph.coupling.assumes or confirm)
     return replace(graph, coupling=coupling)
 
