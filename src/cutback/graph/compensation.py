@@ -11,7 +11,11 @@ from cutback.graph.capture import Capture, module_path, operator_of
 from cutback.graph.interpret import Labelling
 from cutback.graph.labels import Boundary, LabelStore, core, varying_dimensions
 from cutback.graph.replay import Illegal, KeptLabels
-from cutback.graph.scales import Compensation, Rows, Search
+from cutback.graph.scales import Compensation, Rows, Search, is_movement
+
+_PRODUCTS = frozenset(
+    f"aten::{name}" for name in ("matmul", "bmm", "baddbmm", "einsum", "scaled_dot_product_attention")
+)
 
 
 def compensate(captures: Sequence[Capture], labellings: Sequence[Labelling], store: LabelStore) -> None:
@@ -39,7 +43,7 @@ def compensate(captures: Sequence[Capture], labellings: Sequence[Labelling], sto
         required.append(
             [c for node, asking in asked.items() if (c := _first(search, node, asking.arguments)) is not None]
         )
-        by_number = {node: ("self",) for node in calls if _scales_by_a_number(node) and _carries(labels[node])}
+        by_number = {node: ("self",) for node in calls if _scales_scores(node, labels)}
         beside = Search(recorded, labels, by_number)
         numbers.append([c for node in by_number if (c := _first(beside, node, ("self",))) is not None])
     chosen = consistent(required, searches)
@@ -140,6 +144,28 @@ def _reason(node: fx.Node) -> Boundary:
 
 def _calls(recorded: Capture) -> list[fx.Node]:
     return [node for node in recorded.nodes if node.op == "call_function"]
+
+
+def _scales_scores(node: fx.Node, labels: Mapping[fx.Node, Sequence[Tensor]]) -> bool:
+    """Whether a call multiplies by a number what is only moved until it is a factor of a product of two tensors.
+
+    So a query or a key is scaled by its width. Anywhere else a number that depends on a width has another meaning.
+    """
+    if not _scales_by_a_number(node) or not _carries(labels[node]):
+        return False
+    waiting = [node]
+    while waiting:
+        calls = [user for user in waiting.pop().users if user.op != "output"]
+        moved = [user for user in calls if is_movement(user)]
+        products = [user for user in calls if operator_of(user) in _PRODUCTS and _all_computed(user)]
+        if not calls or len(moved) + len(products) < len(calls):
+            return False
+        waiting += moved
+    return True
+
+
+def _all_computed(node: fx.Node) -> bool:
+    return all(source.op == "call_function" for source in node.all_input_nodes)
 
 
 def _scales_by_a_number(node: fx.Node) -> bool:

@@ -83,4 +83,4 @@ def equally_long(first: Width, second: Width) -> tuple[Tensor, Tensor] | None:
 def _vectors(width: Width) -> tuple[Tensor, Tensor]:
     """Return the labels of one block along a dimension, and of all blocks."""
     labels = core(width.labels).movedim(width.dimension, 0)
-    return labels.flatten(1)[:, 0], labels.flatten()
+    return labels.reshape(labels.size(0), -1)[:, 0], labels.flatten()

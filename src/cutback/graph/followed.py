@@ -12,7 +12,7 @@ from cutback.graph.attributes import held_value
 from cutback.graph.capture import module_path, operator_of
 from cutback.graph.equal import EqualWidths, WrittenAt, equally_long
 from cutback.graph.graph import Followed, Graph
-from cutback.graph.labels import Boundary
+from cutback.graph.labels import Boundary, varying_dimensions
 from cutback.graph.origins import Formula, Held, Origin, SizeOf, evaluated, leaves
 from cutback.graph.probes import probes
 from cutback.graph.replay import KeptLabels
@@ -31,6 +31,7 @@ class Findings:
         held: calls whose channels stay because their width is computed with.
         literal: calls with a size of unknown origin that will not follow by itself, with the reason.
         equal: sizes that the code takes from another tensor, so that two widths would have to stay equal.
+        scaled: whether a number changes with a width that parameters must make up for.
         compared: whether the code compares a size that can shrink, so that its path may depend on it.
     """
 
@@ -39,6 +40,7 @@ class Findings:
     held: dict[fx.Node, Boundary] = field(default_factory=dict)
     literal: dict[fx.Node, str] = field(default_factory=dict)
     equal: list[EqualWidths] = field(default_factory=list)
+    scaled: bool = False
     compared: bool = False
 
 
@@ -79,6 +81,7 @@ class _Search:
                 self._solve(use)
         for use in self._uses:
             self._check(use)
+        self._found.scaled = any(use.made_up and not self._same_everywhere(use) for use in self._uses)
         self._found.followed = tuple(self._followed())
         return self._found
 
@@ -90,7 +93,8 @@ class _Search:
         other = next((use for use in uses if use.fixed), None)
         widths = [use.width for use in live if use.width is not None]
         stays = all(width.size(probe) == live[0].value for width in widths for probe in self._probes)
-        if stays and (other is not None or any(use.width is None for use in uses)):
+        blocks = all(len(varying_dimensions(width.labels)) > 1 for width in widths)
+        if stays and (blocks or other is not None or any(use.width is None for use in uses)):
             return  # a number of blocks, for instance, which a cut leaves alone
         footprints = {width.footprint(self._prunable.component) for width in widths}
         if other is not None:
@@ -208,13 +212,27 @@ class _Search:
             return True
         if isinstance(use.origin, SizeOf) and use.width is not None:
             taken = use.labels.width(use.origin.node, use.origin.dimension)
-            component = self._prunable.component
-            return taken is not None and taken.footprint(component) == use.width.footprint(component)
+            return taken is not None and (self._same(taken, use.width) or self._stays(taken, use.width, use.value))
         for probe in self._probes:
             expected = use.value if use.width is None else use.width.size(probe)
             if self._value(use.value if use.origin is None else use.origin, probe, use.labels) != expected:
                 return False
         return True
+
+    def _same(self, first: Width, second: Width) -> bool:
+        """Whether two widths are of the same channels."""
+        component = self._prunable.component
+        return first.footprint(component) == second.footprint(component)
+
+    def _stays(self, taken: Width, width: Width, value: float) -> bool:
+        """Whether two sizes are numbers of blocks, which no cut changes."""
+        blocks = all(len(varying_dimensions(each.labels)) > 1 for each in (taken, width))
+        return blocks and all(each.size(probe) == value for each in (taken, width) for probe in self._probes)
+
+    def _same_everywhere(self, use: Use) -> bool:
+        """Whether a number stays what it is whatever is cut."""
+        origin = use.value if use.origin is None else use.origin
+        return all(self._value(origin, probe, use.labels) == use.value for probe in self._probes)
 
     def _value(self, origin: Origin | float, probe: KeptLabels | None, labels: LabelsOf) -> int | float | None:
         """Return what a number would be under a probe; ``None`` where it cannot be computed."""
@@ -275,7 +293,7 @@ def with_followed(graph: Graph, findings: Findings, *, doubted: bool) -> Graph:
         findings: what its numbers ask of a cut.
         doubted: whether a narrower capture of the model ever failed.
     """
-    confirm = doubted or bool(findings.followed or findings.literal) or findings.compared
+    confirm = doubted or bool(findings.followed or findings.literal) or findings.compared or findings.scaled
     coupling = replace(graph.coupling, followed=findings.followed, assumes=graph.coupling.assumes or confirm)
     return replace(graph, coupling=coupling)
 

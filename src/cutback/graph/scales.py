@@ -71,6 +71,11 @@ class Linear:
     inside: dict[fx.Node, None] = field(default_factory=dict)
 
 
+def is_movement(node: fx.Node) -> bool:
+    """Whether a call only moves elements about."""
+    return node.op == "call_function" and operator_of(node).rpartition("::")[2] in _MOVEMENTS
+
+
 def tensor_arguments(node: fx.Node) -> dict[str, fx.Node]:
     """Return the arguments of a call that are single nodes, by the names of the operator's schema."""
     names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]

@@ -20,6 +20,19 @@ def kept_labels(graph: Graph, kept: Sequence[NDArray[np.bool_]]) -> KeptLabels:
     return KeptLabels(graph.coupling.components, graph.coupling.owners.everything.stays(list(kept)))
 
 
+def first_of_each_cell(graph: Graph, kept: Sequence[NDArray[np.bool_]]) -> list[NDArray[np.bool_]]:
+    """Return a cut to the same widths in which the blocks of a balance keep the same positions, as far as they can.
+
+    Where equally many stay in each block but at other positions, only the count tells how wide the blocks are, and how
+    many there are shows at no position.
+    """
+    first = [mask.copy() for mask in kept]
+    for system in graph.systems:
+        for cell, count in zip(system.cells, system.counts_of(kept).tolist(), strict=True):
+            first[cell.group][list(cell.units)] = np.arange(len(cell.units)) < count
+    return first
+
+
 def natural_orders(graph: Graph, kept: Sequence[NDArray[np.bool_]]) -> Orders:
     """Return for each slot the indices that stay, ascending."""
     stays = list(kept)
@@ -54,8 +67,9 @@ def changed_attributes(graph: Graph, shapes: Mapping[str, Size], kept: Sequence[
             value = sizes if isinstance(held, tuple) else sizes[0]
             if held != value:
                 changes[path, attribute] = value
+    aligned = kept_labels(graph, first_of_each_cell(graph, kept))
     for followed in graph.coupling.followed:
-        value, held = followed.value(labels), held_value(graph.model, followed.path, followed.attribute)
+        value, held = followed.value(aligned), held_value(graph.model, followed.path, followed.attribute)
         if value != (tuple(held) if followed.listed else held):  # type: ignore[arg-type]
             changes[followed.path, followed.attribute] = value
     return [(path, attribute, value) for (path, attribute), value in changes.items()]

@@ -15,6 +15,7 @@ from cutback.graph.interpret import Labelling
 from cutback.graph.labels import core, varies
 from cutback.graph.numbers import arguments_of
 from cutback.graph.states import StateLabels
+from cutback.graph.weights import computes_weight
 
 
 class Keeping(Protocol):
@@ -73,7 +74,8 @@ class Width:
 
     def footprint(self, component: np.ndarray) -> bytes:
         """Return the components along the dimension: widths of one footprint are equal after every cut."""
-        first = core(self.labels).movedim(self.dimension, 0).flatten(1)
+        first = core(self.labels).movedim(self.dimension, 0)
+        first = first.reshape(first.size(0), -1)
         found = np.sort(component[first.numpy()], axis=0)
         return repr((self.times, self.over)).encode() + np.unique(found, axis=1).tobytes()
 
@@ -118,9 +120,10 @@ class LabelsOf:
             return None
         if not trail.results and node.args:  # a parameter passed through
             return self.width(node.args[0], dimension)
-        if number >= len(trail.results) or dimension >= trail.results[number].dim():
-            return None
-        return Width(trail.results[number], dimension)
+        known = [labels for labels in trail.results[number : number + 1] if dimension < labels.dim()]
+        if computes_weight(node):  # labels for its rows and others for its columns
+            known = [labels for labels in trail.results if dimension < labels.dim() and varies(labels, dimension)]
+        return Width(known[0], dimension) if known else None
 
     def _of_state(self, name: str, dimension: int) -> Width | None:
         vector = self._states.vectors.get((name, dimension))
@@ -135,6 +138,8 @@ def written_sizes(node: fx.Node, labels: LabelsOf) -> list[Written]:
     trail = labels.trails.get(node)
     find = _FINDERS.get(operator_of(node))
     if find is None or trail is None or trail.refused or not trail.results:
+        return []
+    if computes_weight(node) and find is not _shape:
         return []
     return [written for written in find(node, arguments_of(node), labels) if isinstance(written.value, int)]
 

@@ -30,6 +30,7 @@ class Use:
         origin: where it comes from; ``None`` for a literal, or where that is not known.
         width: the dimension it is the size of, if channels can go along it.
         fixed: whether it must stay what it is.
+        made_up: whether parameters can be multiplied to make up for its change.
         labels: the labels of the graph the call belongs to.
     """
 
@@ -40,6 +41,7 @@ class Use:
     origin: Origin | None
     width: Width | None
     fixed: bool
+    made_up: bool
     labels: LabelsOf
 
 
@@ -65,9 +67,7 @@ def uses_of(graph: Graph, prunable: Prunable) -> list[Use]:
         for node, trail in labels.trails.items():
             given, written = given_numbers(node), written_sizes(node, labels)
             if given is not None or any(prunable(size.width) for size in written):
-                uses = _uses(node, trail, given, written, prunable, labels)
-                made_up = node in getattr(labelling, "by_number", ())  # a factor that states make up for may change
-                found += [use for use in uses if not (made_up and use.fixed)]
+                found += _uses(node, trail, given, written, prunable, labels, made_up=node in labelling.by_number)
     return found
 
 
@@ -78,6 +78,8 @@ def _uses(
     written: Sequence[Written],
     prunable: Prunable,
     labels: LabelsOf,
+    *,
+    made_up: bool,
 ) -> Iterator[Use]:
     numbers = list(numbers_of(node))
     widths = {(size.argument, size.entry): size.width for size in written}
@@ -91,7 +93,10 @@ def _uses(
         # Nothing is known of the sizes of constants and of what is repeated for every channel: the probes will tell.
         free = argument in changeable and not trail.refused and (width is None or blank)
         fixed = not shrinks and not free
-        yield Use(node, argument, entry, value, origin, width if shrinks else None, fixed, labels)
+        factor = fixed and made_up
+        yield Use(
+            node, argument, entry, value, origin, width if shrinks else None, fixed and not factor, factor, labels
+        )
 
 
 def _origins(numbers: Sequence[tuple[str, int | None, int | float]], given: Given | None) -> list[Origin | None]:

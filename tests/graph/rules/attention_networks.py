@@ -26,6 +26,10 @@ def einsum_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.einsum("...ij,...jd->...id", weights, v)
 
 
+def powered_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)).softmax(-1) @ v
+
+
 def scaled_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, scale=0.3)
 
@@ -38,6 +42,7 @@ PRODUCTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "matmul": matmul_attention,
     "bmm": bmm_attention,
     "einsum": einsum_attention,
+    "powered": powered_attention,
     "scaled": scaled_attention,
     "implicit": implicit_attention,
 }
