@@ -47,7 +47,7 @@ def couple(
     kept = _kept_components(store, components, scattered)
     groups, group_of, unit_of = _groups(slots, kept, int(components.max()) + 1)
     owner = SlotUnits(group_of, unit_of)
-    used = {name for name, _ in states.vectors} | set(states.elements)
+    used = {name for made in captures for node, name in zip(made.nodes, made.states, strict=False) if node.users}
     assumptions = [
         assumption
         for labelling in labelled
