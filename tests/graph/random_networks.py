@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from tests.graph.blocks import BLOCKS, Block
 from tests.graph.blocks.base import conv_norm
-from tests.graph.blocks.pending import PENDING
+from tests.graph.pending import PENDING
 
 HEADS = ("flatten", "view", "mean")
 SHARES = (30, 50, 70)

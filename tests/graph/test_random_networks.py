@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, seed, settings
 
 from tests.graph.blocks import BLOCKS, FAMILIES
-from tests.graph.blocks.pending import PENDING
 from tests.graph.judging import PROVEN, SILENT, Verdict, judge
+from tests.graph.pending import PENDING
 from tests.graph.random_networks import READY, Spec, specs
 
 SHARDS, EXAMPLES = 8, 25

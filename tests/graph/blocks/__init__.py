@@ -1,7 +1,7 @@
 """Building blocks of random networks: one file a kind, each block registered with the operator family it stands for.
 
-A block turns ``(N, channels, 8, 8)`` into ``(N, block.out, 8, 8)``. Adding one is adding a class with ``@block(...)`` to
-a file here; it is then cut and proven alone and among others.
+A block turns ``(N, channels, 8, 8)`` into ``(N, block.out, 8, 8)``. Adding one is adding a class with ``@block(...)``
+to a file here; it is then cut and proven alone and among others.
 """
 
 import importlib
