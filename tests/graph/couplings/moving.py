@@ -219,6 +219,15 @@ planted(
     (6, 6, 3),
     units=[{"a": {2 * j, 2 * j + 1}, "head": {j}} for j in HALF],
 )
+planted(
+    "pooling along channels",
+    "",
+    lambda _, a, b: torch.cat([F.max_pool1d(a.flatten(2).mT, 2), b.flatten(2).mT], 2),
+    (6, 6, 9),
+    tokens=True,
+    units=[{"b": {j}, "head": {3 + j}} for j in SIX],
+    stays={"a": SIX, "head": HALF},
+)
 planted("cumsum", "", lambda _, a, b: torch.cat([a.cumsum(1), b], 1), (6, 6, 12), stays={"a": SIX, "head": SIX})
 planted("noise", "", lambda _, a, b: a + torch.rand_like(a), (6, 6, 6), stays={"a": SIX, "head": SIX})
 planted(
