@@ -1,8 +1,9 @@
 """Thousands of random networks, cut and proven: ``python -m benchmarks.zoo.random_suite``, part of ``make zoo``.
 
-Networks are drawn by hypothesis from the blocks of ``tests/graph/blocks``, a shard of them from each seed, so that every
-run judges the same ones. Each is cut to a drawn share, proven, wrongly cut on purpose (which the proof must notice), and
-run. The record says what became of them, and gives all that is needed to build again those that were not proven.
+Networks are drawn by hypothesis from the blocks of ``tests/graph/blocks``, a shard of them from each seed, so that
+every run judges the same ones. Each is cut to a drawn share, proven, wrongly cut on purpose (which the proof must
+notice), and run. The record says what became of them, and gives all that is needed to build again those that were not
+proven.
 """
 
 import argparse
