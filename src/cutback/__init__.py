@@ -16,6 +16,7 @@ from cutback.errors import CutbackError
 from cutback.graph.graph import Graph
 from cutback.planning.plan import Plan
 from cutback.surgery.verify import Proof, prove
+from cutback.surgery.wrappers import rewrap
 
 __version__ = "0.1.0"
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "plan",
     "prove",
     "prune",
+    "rewrap",
     "save",
     "scores",
     "trace",

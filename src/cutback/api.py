@@ -1,9 +1,10 @@
 """The public verbs: trace, plan, apply, prune, save, load."""
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import torch
 from torch import nn
@@ -16,13 +17,14 @@ from cutback.graph.clone import independent_copy
 from cutback.graph.graph import Graph
 from cutback.graph.groups import couple
 from cutback.graph.inputs import Inputs
+from cutback.graph.unwrap import unwrapped, wrappers_of
 from cutback.io.checkpoint import load_checkpoint, read_plan, save_checkpoint
 from cutback.planning.budget import parse_budgets
 from cutback.planning.make import make_plan
 from cutback.planning.plan import Plan
 from cutback.planning.shares import Share
 from cutback.scores.catalogue import Score
-from cutback.surgery.cut import cut_in_place
+from cutback.surgery.cut import Gradients, cut_in_place
 from cutback.surgery.verify import Proof
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -36,7 +38,8 @@ def trace(model: nn.Module, example_inputs: object) -> Graph:
     as it was. A batch of one is doubled for train mode.
 
     Args:
-        model: any CNN, in any mode, on any device.
+        model: any CNN, in any mode, on any device. What ``torch.compile``, ``DistributedDataParallel`` or
+            ``DataParallel`` have wrapped is traced, and later cut, inside its wrapper (see ``rewrap``).
         example_inputs: a tensor ``(N, C, H, W)`` or whatever ``forward`` takes: a tuple of positional arguments or a
             dict of keyword arguments.
 
@@ -44,7 +47,7 @@ def trace(model: nn.Module, example_inputs: object) -> Graph:
         A graph; ``print(graph)`` shows the groups and what stays.
 
     Raises:
-        UserMistake: the model is no module or a compiled script, or the inputs hold no tensor.
+        UserMistake: the model is no module, a compiled script or sharded, or the inputs hold no tensor.
         CaptureError: the model fails on the inputs; the message carries its own error.
         DataDependentControlFlow: its path depends on values.
 
@@ -56,6 +59,7 @@ def trace(model: nn.Module, example_inputs: object) -> Graph:
         [('0', 8)]
     """
     _check_module(model)
+    wrappers, model = tuple(wrappers_of(model)), unwrapped(model)
     inputs = Inputs.of(example_inputs)
     captures, failure = [capture(model, inputs, training=False)], ""
     try:
@@ -66,7 +70,7 @@ def trace(model: nn.Module, example_inputs: object) -> Graph:
         failure = str(error)
         warnings.warn(f"only eval mode is traced and proven: {failure}", stacklevel=2)
     graph, assumptions = couple(model, inputs, captures, train_failure=failure)
-    return resolved(graph, assumptions)
+    return dataclasses.replace(resolved(graph, assumptions), wrappers=wrappers)
 
 
 def plan(
@@ -124,18 +128,24 @@ def apply_(
     *,
     optimizers: Optimizer | Iterable[Optimizer] = (),
     copies: nn.Module | Iterable[nn.Module] = (),
+    gradients: Gradients = "cut",
     prove: bool = True,
     ignore_unreached: bool = False,
 ) -> Proof | None:
     """Cut the traced model in place, proven; all or nothing.
 
-    Parameters keep their identity; their gradients, the optimisers' state and the copies are cut along.
+    Parameters keep their identity; their gradients, the optimisers' state and the copies are cut along, so that a
+    training loop goes on, learning rate schedulers and gradient scalers included. A model traced in its
+    ``DistributedDataParallel`` is cut on all ranks together; wrap it anew afterwards with ``rewrap``.
 
     Args:
         graph: from ``trace``; stale afterwards.
         plan: from ``plan`` on this graph.
-        optimizers: the optimiser that holds the model's parameters, or several.
-        copies: a further model of the same architecture, such as an exponential moving average, or several.
+        optimizers: the optimiser that holds the model's parameters, or several. State is cut as its parameter is. An
+            ``LBFGS`` forgets the pairs of its history that no longer tell of positive curvature.
+        copies: a further model of the same architecture, or several: an exponential moving average
+            (``AveragedModel``, or anything that holds the copy as ``module``).
+        gradients: ``"cut"`` gradients that are present along with their parameters, or ``"clear"`` all of the model's.
         prove: run the proof first (``False`` for timing only).
         ignore_unreached: cut even beside parameters that no captured forward pass has used.
 
@@ -149,14 +159,30 @@ def apply_(
         ArchitectureMismatch: the plan belongs to another architecture.
         UnreachedParameters: see ``ignore_unreached``.
         OptimizerStateError: an optimiser's state cannot be cut.
+        DifferentCuts: another rank has another plan (only where the model was traced in ``DistributedDataParallel``).
+
+    Example:
+        >>> import torch, cutback
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 2, 3))
+        >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+        >>> net(torch.ones(1, 3, 8, 8)).sum().backward()
+        >>> optimizer.step()
+        >>> graph = cutback.trace(net, torch.zeros(1, 3, 8, 8))
+        >>> plan = cutback.plan(graph, budget="channels=50%")
+        >>> proof = cutback.apply_(graph, plan, optimizers=[optimizer], gradients="clear")
+        >>> optimizer.state[net[0].weight]["momentum_buffer"].shape, net[0].weight.grad
+        (torch.Size([4, 3, 3, 3]), None)
     """
     _check_kind(graph, Graph, "a graph", "pass what cutback.trace(model, example_inputs) returns")
     _check_kind(plan, Plan, "a plan", "pass what cutback.plan(graph, ...) returns")
+    if gradients not in get_args(Gradients):
+        raise UserMistake(f"gradients is {gradients!r}; pass 'cut' to keep those that stay, or 'clear'")
     return cut_in_place(
         graph,
         plan,
         optimizers=_listed(optimizers, Optimizer, "optimizers"),
         copies=_listed(copies, nn.Module, "copies"),
+        gradients=gradients,
         prove=prove,
         ignore_unreached=ignore_unreached,
     )
@@ -177,7 +203,7 @@ def prune(
     """Return a pruned, proven copy of a model; the model itself is left as it is.
 
     Args:
-        model: any CNN.
+        model: any CNN. Of a wrapped one the copy comes without its wrapper.
         example_inputs: what ``forward`` takes, see ``trace``.
         macs: share of the MACs the result may cost, between 0 and 1 or as written in a budget (``"50%"``, ``"200M"``).
         params: share of the parameters.
@@ -202,17 +228,17 @@ def prune(
         raise InvalidBudget("nothing says how much to remove; give prune a share, for example macs=0.5")
     parse_budgets(budget)
     _check_module(model)
-    pruned = independent_copy(model)
+    pruned = independent_copy(unwrapped(model))
     graph = trace(pruned, example_inputs)
     apply_(graph, plan(graph, score=score, budget=budget, ignore=ignore, round_to=round_to, allocate=allocate))
-    return pruned
+    return pruned  # type: ignore[return-value] # another class only where the model came in a wrapper
 
 
 def save(model: nn.Module, plan: Plan, directory: str | Path, *, overwrite: bool = False) -> None:
     """Write a pruned model as ``model.safetensors`` and ``plan.json``: whole or not at all.
 
     Args:
-        model: the model after ``apply_``; it may have been trained since.
+        model: the model after ``apply_``; it may have been trained since. Wrappers are left out.
         plan: the plan that leads from the dense architecture to it (``first.then(second)`` after two cuts).
         directory: where to; made if absent.
         overwrite: replace a checkpoint that is there.
@@ -221,7 +247,7 @@ def save(model: nn.Module, plan: Plan, directory: str | Path, *, overwrite: bool
         ArchitectureMismatch: the model is not what the plan leads to.
         SaveError: the folder exists with other content or cannot be written.
     """
-    save_checkpoint(model, plan, Path(directory), overwrite=overwrite)
+    save_checkpoint(unwrapped(model), plan, Path(directory), overwrite=overwrite)
 
 
 def load(directory: str | Path, build: Callable[[], Model]) -> Model:

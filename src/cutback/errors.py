@@ -56,6 +56,14 @@ class StaleGraph(CutbackError):
     """The model has changed since it was traced."""
 
 
+class StaleWrapper(CutbackError):
+    """A wrapper around a model was made before the model was cut, and would not do its work any more."""
+
+
+class DifferentCuts(CutbackError):
+    """The processes that train a model together are about to cut it differently."""
+
+
 class ArchitectureMismatch(CutbackError):
     """A plan or checkpoint belongs to another architecture than the model at hand."""
 

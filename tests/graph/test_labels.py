@@ -34,16 +34,6 @@ def test_united_labels_share_a_component_and_constants_join_nothing() -> None:
     assert components[third.item()] not in (*components[first], components[NONE])
 
 
-def test_blocks_lose_the_same_positions() -> None:
-    store = LabelStore()
-    labels = store.fresh(6)
-    store.tie_blocks(labels, 0, 3)
-    components = store.components()[labels.numpy()]
-    assert components[0] == components[2] == components[4]
-    assert components[1] == components[3] == components[5]
-    assert components[0] != components[1]
-
-
 def test_keeping_notes_each_label_once_and_never_the_constant() -> None:
     store = LabelStore()
     label = store.fresh(1)

@@ -66,8 +66,8 @@ def test_other_json_is_no_plan(text):
 
 
 def test_a_future_version_asks_for_an_upgrade(plan):
-    with pytest.raises(UnsupportedVersion, match="version 2, this cutback reads up to 1; upgrade"):
-        Plan.from_json(edited(plan, version=2))
+    with pytest.raises(UnsupportedVersion, match="version 3, this cutback reads up to 2; upgrade"):
+        Plan.from_json(edited(plan, version=3))
 
 
 @pytest.mark.parametrize(

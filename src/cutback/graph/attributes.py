@@ -36,7 +36,36 @@ def attribute_changes(model: nn.Module, shapes: Mapping[str, Size]) -> Changes:
 def set_attributes(model: nn.Module, changes: Changes) -> None:
     """Carry changes out."""
     for path, attribute, value in changes:
-        setattr(model.get_submodule(path), attribute, value)
+        owner, name = holder(model, path, attribute)
+        setattr(owner, name, like(getattr(owner, name), value))
+
+
+def holder(model: nn.Module, path: str, attribute: str) -> tuple[object, str]:
+    """Return the object that has an attribute, and its name there: ``config.width`` is one of an object a module holds.
+
+    Raises:
+        AttributeError: there is none of that name.
+    """
+    owner: object = model.get_submodule(path)
+    *objects, name = attribute.split(".")
+    for inner in objects:
+        owner = getattr(owner, inner)
+    getattr(owner, name)
+    return owner, name
+
+
+def like(held: object, value: int | tuple[int, ...]) -> object:
+    """Return a new value of an attribute in the type of what it holds: a list stays a list."""
+    return list(value) if isinstance(held, list) and isinstance(value, tuple) else value
+
+
+def held_value(model: nn.Module, path: str, attribute: str) -> object:
+    """Return the value of an attribute.
+
+    Raises:
+        AttributeError: there is none of that name.
+    """
+    return getattr(*holder(model, path, attribute))
 
 
 def _convolution(module: nn.Module, own: Mapping[str, Size]) -> dict[str, int | tuple[int, ...]]:
@@ -89,3 +118,20 @@ _RULES: tuple[
     (nn.PReLU, _prelu),
     (nn.Embedding, _embedding),
 )
+
+_NAMES = frozenset(
+    (
+        *("in_channels", "out_channels", "groups", "in_features", "out_features", "num_features"),
+        *("normalized_shape", "num_channels", "embedding_dim", "num_parameters"),
+    )
+)
+
+
+def follows_parameters(module: nn.Module, attribute: str) -> bool:
+    """Whether an attribute is a width of one of torch's layers, which ``attribute_changes`` looks after."""
+    return attribute in _NAMES and any(isinstance(module, kind) for kind, _ in _RULES)
+
+
+def ruled(kind: type[nn.Module]) -> bool:
+    """Whether the widths that modules of a class hold are looked after by ``attribute_changes``."""
+    return any(issubclass(kind, known) for known, _ in _RULES)

@@ -9,13 +9,18 @@ import torch
 from torch import Tensor, fx, nn
 
 from cutback.graph.capture import module_kind, module_path
-from cutback.graph.labels import NONE, Boundary, LabelStore
+from cutback.graph.labels import NONE, Boundary, LabelStore, core, varying_dimensions
 from cutback.graph.states import State, StateLabels
+from cutback.graph.weights import ComputedWeight
 from cutback.registry import Registry
 
-Labels = Tensor | State | Sequence["Labels"] | None
-"""What stands for a node's value: a label tensor, a parameter not yet used, several of these, or no tensor."""
+Labels = Tensor | State | ComputedWeight | Sequence["Labels"] | None
+"""What stands for a node's value: a label tensor, a parameter not yet used, a weight computed from parameters, several
+of these, or no tensor."""
 
+
+CONSTANT = "cutback_constant"
+"""Where the metadata of a node that names a constant tensor holds it."""
 
 Decision = TypeVar("Decision")
 
@@ -43,17 +48,48 @@ class Assumption:
 class Mixing:
     """An argument of an operator that computes across channels: it is to see only those that stay.
 
+    Without dimensions the removed elements are set to zero: what stays may differ from place to place, as between
+    heads, and a sum of products does not see zeros.
+
     Attributes:
         argument: its name in the operator's schema.
         labels: its labels.
         dimensions: the dimensions it is mixed along.
         restored: whether the result has those dimensions too.
+        position: its place in the argument, where that is a list of tensors.
     """
 
     argument: str
     labels: Tensor
     dimensions: tuple[int, ...]
     restored: bool
+    position: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Balance:
+    """Labels of which equally many must stay in every part.
+
+    Attributes:
+        parts: label vectors.
+        moves: whether later operators count on where each part begins, so that a cut needs the second pass.
+    """
+
+    parts: tuple[Tensor, ...]
+    moves: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Rescaling:
+    """An operator that divides by the square root of a width which follows the cut: something must make up for it.
+
+    Attributes:
+        arguments: names of the arguments either of which may be multiplied instead, the preferred one first.
+        labels: the labels of the first, whose last dimension has that width.
+    """
+
+    arguments: tuple[str, ...]
+    labels: Tensor
 
 
 @dataclass
@@ -61,28 +97,37 @@ class Trail:
     """What a rule did at one call, for doing the same again after a cut.
 
     Attributes:
+        ties_positions: whether blocks must lose the same positions here, not only equally many.
         refused: whether the call became a boundary.
+        literal: why sizes of the call are known to be fixed; empty where they are not.
         issued: the labels it was given for results of its own.
         decided: what it found out about the uncut sizes.
         tied: the labels it tied to slices of states.
         results: the labels it gave to the results.
         mixed: the arguments that are mixed across channels.
+        balanced: the blocks that must keep equally many.
         widths: attributes of the running module that hold widths: path, name, and the labels along each dimension.
+        rescaled: what must make up for a width that the operator divides by.
     """
 
+    ties_positions: bool = False
     refused: bool = False
+    literal: str = ""
     issued: list[Tensor] = field(default_factory=list)
     decided: list[object] = field(default_factory=list)
     tied: list[Tensor] = field(default_factory=list)
     results: list[Tensor] = field(default_factory=list)
     mixed: list[Mixing] = field(default_factory=list)
+    balanced: list[Balance] = field(default_factory=list)
     widths: list[tuple[str, str, tuple[Tensor, ...]]] = field(default_factory=list)
+    rescaled: list[Rescaling] = field(default_factory=list)
 
     def restart(self) -> None:
         """Forget what a rule did before it refused the call."""
         self.refused = True
-        for noted in (self.issued, self.decided, self.tied, self.mixed, self.widths):
-            noted.clear()
+        noted = (self.issued, self.decided, self.tied, self.mixed, self.balanced, self.widths, self.rescaled)
+        for found in noted:
+            found.clear()
 
 
 @dataclass
@@ -98,6 +143,7 @@ class Call:
         states: the labels of parameters and buffers.
         trail: receives what the rule does.
         assumptions: receives sizes that must follow a cut.
+        literal: why sizes of this call are known to be fixed; empty where they are not.
     """
 
     node: fx.Node
@@ -108,6 +154,7 @@ class Call:
     states: StateLabels
     trail: Trail
     assumptions: list[Assumption]
+    literal: str = ""
 
     @property
     def shape(self) -> torch.Size:
@@ -122,6 +169,8 @@ class Call:
 
     def as_labels(self, value: object) -> Tensor:
         """Turn what stands for a tensor into its labels."""
+        if isinstance(value, ComputedWeight):
+            raise Refused("uses a weight that is computed in forward element by element")
         if isinstance(value, State):
             labels = self.states.each(value)
             if labels is None:
@@ -158,18 +207,34 @@ class Call:
         """Unite the channels behind two label tensors of one shape, element by element."""
         self.store.unite(first, second)
 
-    def tie_blocks(self, labels: Tensor, dimension: int, blocks: int) -> None:
-        """Let equal blocks along a dimension lose the same positions."""
-        self.store.tie_blocks(labels, dimension, blocks)
+    def balance(self, parts: Sequence[Tensor], *, moves: bool = True) -> None:
+        """Let label vectors of one length keep equally many each, see ``Balance``."""
+        if self.trail.ties_positions:
+            for part in parts[1:]:
+                self.unite(parts[0], part)
+        else:
+            self.trail.balanced.append(Balance(tuple(parts), moves))
 
-    def made(self, state: State, dimension: int, role: str) -> Tensor:
-        """Return the labels of the channels that the slices of a state make, shape ``(state.shape[dimension],)``."""
-        return self.states.vector(state, dimension, role)
+    def tie_blocks(self, labels: Tensor, dimension: int, blocks: int, *, moves: bool = True) -> None:
+        """Let equal blocks along a dimension lose equally many, or the same positions where others vary beside it."""
+        if blocks == 1:
+            return
+        if self.decide(varying_dimensions(labels) == [dimension]):
+            index = [slice(None) if d == dimension else 0 for d in range(labels.dim())]
+            self.balance(labels[tuple(index)].chunk(blocks), moves=moves)
+            return
+        parts = core(labels).chunk(blocks, dimension)
+        for part in parts[1:]:
+            self.unite(parts[0], part)
 
-    def tie(self, labels: Tensor, state: State, dimension: int, role: str) -> None:
-        """Let the slices of a state go with the channels behind ``labels``, shape ``(state.shape[dimension],)``."""
+    def made(self, state: State, dimension: int, role: str, blocks: int = 1) -> Tensor:
+        """Return the labels of the channels that the slices of a state make, see ``StateLabels.vector``."""
+        return self.states.vector(state, dimension, role, blocks)
+
+    def tie(self, labels: Tensor, state: State, dimension: int, role: str, blocks: int = 1) -> None:
+        """Let the slices of a state go with the channels behind ``labels``, see ``StateLabels.vector``."""
         self.trail.tied.append(labels)
-        own = self.states.vector(state, dimension, role)
+        own = self.states.vector(state, dimension, role, blocks)
         self.store.unite(labels, own)
         self.keep(own[labels == NONE], "goes with something constant")
 
@@ -182,6 +247,14 @@ class Call:
     def mix(self, argument: str, labels: Tensor, dimensions: Sequence[int], *, restored: bool) -> None:
         """Note that an argument is mixed across channels, see ``Mixing``."""
         self.trail.mixed.append(Mixing(argument, labels, tuple(dimensions), restored))
+
+    def silence(self, argument: str, labels: Tensor, position: int | None = None) -> None:
+        """Note that an argument is summed over channels with another computed tensor, see ``Mixing``."""
+        self.trail.mixed.append(Mixing(argument, labels, (), restored=False, position=position))
+
+    def rescale(self, arguments: Sequence[str], labels: Tensor) -> None:
+        """Note that the call divides by the square root of the last dimension of ``labels``, see ``Rescaling``."""
+        self.trail.rescaled.append(Rescaling(tuple(arguments), labels))
 
     def width(self, kinds: type[nn.Module] | UnionType, attribute: str, *along: Tensor) -> None:
         """Note that an attribute of the running module, if it is of these kinds, holds widths.
@@ -235,3 +308,9 @@ class Call:
 Rule = Callable[[Call], Labels]
 
 rules: Registry[Rule] = Registry("operator rule", "cutback.graph.rules")
+
+weight_rules: Registry[Rule] = Registry("weight rule", "cutback.graph.rules")
+"""Rules for the calls that compute a weight from parameters alone."""
+
+literal_rules: Registry[Rule] = Registry("literal rule", "cutback.graph.rules")
+"""Rules for calls of literal sizes that need not keep every channel they meet; ``Call.literal`` says why some stay."""

@@ -2,8 +2,9 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, fx, nn
@@ -18,7 +19,22 @@ from torch.overrides import TorchFunctionMode
 from cutback.errors import CaptureError, DataDependentControlFlow
 from cutback.graph.clone import ordinary, random_state_kept, set_training, state_tensors, structural_clone
 from cutback.graph.inputs import Inputs, tensors_in
+from cutback.graph.origins import Origin, OriginRecorder
+from cutback.graph.recorder import record, without_values
+from cutback.graph.sources import SOURCE, EachCall, calling_line, source_line
 
+__all__ = [
+    "Capture",
+    "DropoutOff",
+    "ModuleRecorder",
+    "capture",
+    "module_kind",
+    "module_path",
+    "operator_of",
+    "source_line",
+]
+
+_RECURRENT = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
 _MODULE, _KIND = "cutback_module", "cutback_kind"
 
 
@@ -28,29 +44,38 @@ class Capture:
 
     Attributes:
         training: whether the model was in train mode.
-        module: the graph; its placeholders are the states in order, then the input tensors.
+        graph: its placeholders are the states in order, then the input tensors; it returns a list.
+        constants: the tensors that its ``get_attr`` nodes name.
         states: qualified names of the parameters and buffers, in placeholder order.
         inputs: the inputs it was recorded with.
         outputs: how many of the graph's results are outputs of the model.
         module_outputs: path of the module that returned it, for each of the remaining results.
+        compared: the attributes and sizes that the model's code compared with something.
     """
 
     training: bool
-    module: fx.GraphModule
+    graph: fx.Graph
+    constants: Mapping[str, Tensor]
     states: tuple[str, ...]
     inputs: Inputs
     outputs: int
     module_outputs: tuple[str, ...]
+    compared: tuple[tuple[Origin, Origin | int | float], ...] = ()
+
+    @cached_property
+    def module(self) -> fx.GraphModule:
+        """The graph as a module; compiling it takes a while, and nothing here needs it."""
+        return fx.GraphModule(dict(self.constants), self.graph)
 
     @property
     def nodes(self) -> list[fx.Node]:
         """The graph's nodes in execution order."""
-        return list(self.module.graph.nodes)
+        return list(self.graph.nodes)
 
     @property
     def results(self) -> Sequence[fx.Node]:
         """The nodes of the results: the model's outputs, then every module's."""
-        return next(iter(reversed(self.module.graph.nodes))).args[0]
+        return next(iter(reversed(self.graph.nodes))).args[0]
 
     def execute(
         self,
@@ -60,20 +85,35 @@ class Capture:
     ) -> list[Tensor]:
         """Execute the graph, each call by ``call(node, arguments, keyword arguments)``; return all results."""
         given = iter([*(states[name] for name in self.states), *inputs.tensors()])
+        results, done_with = self.results, self._done_with
         values: dict[fx.Node, object] = {}
-        for node in self.nodes:
+        for node in self.graph.nodes:
             if node.op == "placeholder":
                 values[node] = next(given)
             elif node.op == "get_attr":
-                values[node] = getattr(self.module, str(node.target))
+                values[node] = self.constants[str(node.target)]
             elif node.op == "call_function":
-                args, kwargs = map_arg((node.args, node.kwargs), lambda source: values[source])  # type: ignore[arg-type]
+                args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)  # type: ignore[arg-type]
                 values[node] = call(node, args, kwargs)
-        return [values[result] for result in self.results]  # type: ignore[misc]
+                for source in done_with.get(node, ()):
+                    del values[source]
+        return [values[result] for result in results]  # type: ignore[misc]
 
     def run(self, states: Mapping[str, Tensor], inputs: Inputs) -> list[Tensor]:
         """Execute the graph on the given states and inputs (of the recorded shapes); return all results."""
-        return self.module(*(states[name] for name in self.states), *inputs.tensors())
+        return self.execute(states, inputs, lambda node, args, kwargs: node.target(*args, **kwargs))  # type: ignore[operator]
+
+    @cached_property
+    def _done_with(self) -> dict[fx.Node, list[fx.Node]]:
+        """For each call the nodes whose values nothing needs after it."""
+        found: dict[fx.Node, list[fx.Node]] = {}
+        seen = set(self.results)
+        for node in reversed(self.graph.nodes):
+            if node.op == "call_function":
+                sources = [source for source in (*node.all_input_nodes, node) if source not in seen]
+                seen.update(sources)
+                found[node] = sources
+        return found
 
 
 def operator_of(node: fx.Node) -> str:
@@ -98,9 +138,14 @@ class ModuleRecorder:
 
     Attributes:
         returned: path and tensor of everything modules have returned, in the order they finished.
+
+    Args:
+        clone: the structural clone.
+        changing: called before the running module changes.
     """
 
-    def __init__(self, clone: nn.Module) -> None:
+    def __init__(self, clone: nn.Module, changing: Callable[["ModuleRecorder"], None] = lambda _: None) -> None:
+        self._changing = changing
         self.returned: list[tuple[str, Tensor]] = []
         self._running: list[tuple[str, type[nn.Module]]] = [("", type(clone))]
         for path, module in clone.named_modules():
@@ -113,23 +158,45 @@ class ModuleRecorder:
         """Path of the module that runs now, or in which an exception was raised."""
         return self._running[-1][0]
 
+    def annotate(self, node: fx.Node) -> None:
+        """Note at a call which module is running."""
+        node.meta[_MODULE], node.meta[_KIND] = self._running[-1]
+
     def _enter(self, path: str, kind: type[nn.Module]) -> None:
-        self._label_new_nodes()
+        self._changing(self)
         self._running.append((path, kind))
 
     def _leave(self, output: object) -> None:
-        self._label_new_nodes()
+        self._changing(self)
         path, _ = self._running.pop()
         self.returned.extend((path, tensor) for tensor in tensors_in(output))
 
-    def _label_new_nodes(self) -> None:
-        mode = get_proxy_mode()
-        if mode is None:
-            return
-        for node in reversed(mode.tracer.graph.nodes):
-            if _MODULE in node.meta:
-                break
-            node.meta[_MODULE], node.meta[_KIND] = self._running[-1]
+
+def _new_calls(key: str) -> Iterator[fx.Node]:
+    """Yield the calls ``make_fx`` has recorded since the last one that has an annotation."""
+    mode = get_proxy_mode()
+    for node in reversed(mode.tracer.graph.nodes) if mode is not None else ():
+        if key in node.meta:
+            break
+        if node.op == "call_function":
+            yield node
+
+
+def _annotate_new_calls(recorder: ModuleRecorder) -> None:
+    """Note the running module at the calls that ``make_fx`` has recorded during it."""
+    for node in _new_calls(_MODULE):
+        recorder.annotate(node)
+
+
+@contextmanager
+def whole_attention() -> Iterator[None]:
+    """Keep ``nn.MultiheadAttention`` and transformer layers from calling one operator that does all of it."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 @contextmanager
@@ -187,6 +254,9 @@ class DropoutOff(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in self._dropouts:
             return args[0] if args else kwargs["input"]
+        if func in _RECURRENT:  # (input, states, weights, biases, layers, dropout, ...); packed: one more before that
+            place = 6 if isinstance(args[3], list | tuple) else 5
+            args = (*args[:place], 0.0, *args[place + 1 :])
         if func is nn.functional.scaled_dot_product_attention:
             args, kwargs = (*args[:4], *([0.0] if len(args) > 4 else []), *args[5:]), {**kwargs}
             if "dropout_p" in kwargs:
@@ -194,8 +264,10 @@ class DropoutOff(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def capture(model: nn.Module, inputs: Inputs, *, training: bool, reached: list[str] | None = None) -> Capture:
-    """Record a forward pass of ``model`` without touching it: on a structural clone and on fake tensors.
+def capture(
+    model: nn.Module, inputs: Inputs, *, training: bool, reached: list[str] | None = None, origins: bool = True
+) -> Capture:
+    """Record a forward pass of ``model`` without touching it: on a structural clone and on tensors without values.
 
     Dropout is left out.
 
@@ -204,35 +276,111 @@ def capture(model: nn.Module, inputs: Inputs, *, training: bool, reached: list[s
         inputs: its arguments, tensors of the model's device and type.
         training: record in train mode instead of eval mode.
         reached: receives the names of the calls recorded when the forward pass fails.
+        origins: note where the numbers in its calls come from.
 
     Raises:
         DataDependentControlFlow: the path through the model depends on values.
         CaptureError: the forward pass failed; the message carries the model's own error.
     """
-    clone = structural_clone(model)
-    set_training(clone, training)
-    states = state_tensors(clone)
-    recorder = ModuleRecorder(clone)
-    counts: list[int] = []
-    reached = [] if reached is None else reached
+    try:
+        return recorded(model, inputs, training=training, origins=origins)
+    except CaptureError:  # the model cannot even be copied
+        raise
+    except Exception:  # noqa: BLE001 (make_fx follows what the recorder cannot, or raises what there is to say)
+        reached = [] if reached is None else reached
+        return made_by_make_fx(model, inputs, training=training, reached=reached, origins=origins)
+
+
+class _Subject:
+    """A structural clone of a model in the mode to be recorded, and its forward pass as a function of tensors."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Inputs,
+        *,
+        training: bool,
+        origins: bool,
+        changing: Callable[[ModuleRecorder], None],
+    ) -> None:
+        self._clone, self._inputs, self._training = structural_clone(model), inputs, training
+        set_training(self._clone, training)
+        self.states = state_tensors(self._clone)
+        self.modules = ModuleRecorder(self._clone, changing)
+        self.numbers = OriginRecorder()
+        self._origins = origins
+        if origins:
+            self.numbers.watch(self._clone)
+        self._outputs = 0
+
+    def tensors(self) -> list[Tensor]:
+        """Return what the function takes: the states, then the inputs' tensors.
+
+        Detached states are leaves without history: in-place operators on them are as legal as on buffers.
+        """
+        states = [ordinary(tensor).requires_grad_(tensor.requires_grad) for tensor in self.states.values()]
+        return [*states, *(ordinary(tensor) for tensor in self._inputs.tensors())]
+
+    def forward(self, *tensors: Tensor) -> list[Tensor]:
+        """Return the model's outputs, then every module's."""
+        given = dict(zip(self.states, tensors, strict=False))
+        arguments = self._inputs.replaced(tensors[len(self.states) :])
+        with whole_attention(), self.numbers if self._origins else nullcontext():
+            outputs = list(tensors_in(functional_call(self._clone, given, arguments.positional, arguments.keyword)))
+        self._outputs = len(outputs)
+        return [*outputs, *(tensor for _, tensor in self.modules.returned)]
+
+    def capture(self, graph: fx.Graph, constants: Mapping[str, Tensor]) -> Capture:
+        """Return the finished capture."""
+        paths = tuple(path for path, _ in self.modules.returned)
+        compared = tuple(self.numbers.compared)
+        states = tuple(self.states)
+        return Capture(self._training, graph, constants, states, self._inputs, self._outputs, paths, compared)
+
+
+def recorded(model: nn.Module, inputs: Inputs, *, training: bool, origins: bool = True) -> Capture:
+    """Capture with the fast recorder.
+
+    Raises:
+        Exception: the recorder or the model has failed.
+    """
+    subject = _Subject(model, inputs, training=training, origins=origins, changing=lambda _: None)
+
+    def annotate(node: fx.Node) -> None:
+        subject.modules.annotate(node)
+        subject.numbers.mark(node)
+        node.meta[SOURCE] = calling_line(_Subject.forward.__code__)
+
+    with random_state_kept(), torch.inference_mode(mode=False), torch.enable_grad(), DropoutOff():
+        recording = record(subject.forward, subject.tensors(), annotate)
+    return subject.capture(recording.graph, recording.constants)
+
+
+def made_by_make_fx(
+    model: nn.Module, inputs: Inputs, *, training: bool, reached: list[str], origins: bool = True
+) -> Capture:
+    """Capture with ``make_fx``; see ``capture``."""
+    subject = _Subject(model, inputs, training=training, origins=origins, changing=_annotate_new_calls)
+
+    def annotate() -> None:
+        for node in _new_calls(SOURCE):
+            node.meta[SOURCE] = calling_line(_Subject.forward.__code__)
 
     def forward(*tensors: Tensor) -> list[Tensor]:
-        given = dict(zip(states, tensors, strict=False))
-        arguments = inputs.replaced(tensors[len(states) :])
         try:
-            outputs = list(tensors_in(functional_call(clone, given, arguments.positional, arguments.keyword)))
+            with EachCall(annotate):
+                return subject.forward(*tensors)
         except Exception:
             reached.extend(_recorded_calls())
             raise
-        counts.append(len(outputs))
-        return [*outputs, *(tensor for _, tensor in recorder.returned)]
 
     try:
-        with random_state_kept(), _quiet(), torch.inference_mode(mode=False), torch.enable_grad(), DropoutOff():
-            # Detached states are leaves without history: in-place operators on them are as legal as on buffers.
+        contexts = (random_state_kept(), _quiet(), torch.inference_mode(mode=False), torch.enable_grad(), DropoutOff())
+        with ExitStack() as stack:
+            for context in contexts:
+                stack.enter_context(context)
             module = make_fx(forward, tracing_mode="fake", pre_dispatch=True, _allow_non_fake_inputs=True)(
-                *(ordinary(tensor).requires_grad_(tensor.requires_grad) for tensor in states.values()),
-                *(ordinary(tensor) for tensor in inputs.tensors()),
+                *subject.tensors()
             )
             _check_sizes(module)
     except (DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode) as error:
@@ -246,4 +394,10 @@ def capture(model: nn.Module, inputs: Inputs, *, training: bool, reached: list[s
             f"{type(model).__name__} failed in {mode} mode on inputs of shape {inputs.describe()}: "
             f"{type(error).__name__}: {error}"
         ) from error
-    return Capture(training, module, tuple(states), inputs, counts[0], tuple(path for path, _ in recorder.returned))
+    constants = {n.target: getattr(module, n.target) for n in module.graph.nodes if n.op == "get_attr"}
+    if any(without_values(tensor) for tensor in constants.values()):
+        raise CaptureError(
+            f"{type(model).__name__} computes something that cannot be recorded: a transform of functions such as "
+            "torch.vmap or torch.func.grad, or gradients inside forward"
+        )
+    return subject.capture(module.graph, constants)

@@ -2,9 +2,12 @@
 
 import copy
 import random
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from functools import cache
+from types import FunctionType
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +16,9 @@ from torch import Tensor, nn
 from cutback.errors import CaptureError
 
 Model = TypeVar("Model", bound=nn.Module)
+_IMMUTABLE = frozenset(
+    (bool, int, float, str, bytes, type(None), type, FunctionType, torch.dtype, torch.device, torch.Size)
+)
 
 
 def structural_clone(model: Model) -> Model:
@@ -25,12 +31,60 @@ def structural_clone(model: Model) -> Model:
     """
     shared: dict[int, object] = {id(tensor): tensor for module in model.modules() for tensor in _tensors_of(module)}
     try:
-        return copy.deepcopy(model, shared)
+        return _copied(model, shared)
     except Exception as error:
         raise CaptureError(
             f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}); "
             "tracing works on a copy of the modules: remove or make copyable what the model holds"
         ) from error
+
+
+def _copied(  # noqa: PLR0911 (one a kind of object)
+    value: Any,  # noqa: ANN401 (whatever a model holds)
+    memo: dict[int, object],
+) -> Any:  # noqa: ANN401
+    """Copy what a model holds as ``copy.deepcopy`` does, but plain modules and containers without its detours.
+
+    Args:
+        value: a module or an attribute of one.
+        memo: what stands for each object copied or shared already, by id.
+    """
+    kind = type(value)
+    if kind in _IMMUTABLE or (kind is tuple and all(type(item) in _IMMUTABLE for item in value)):
+        return value
+    known = memo.get(id(value))
+    if known is not None:
+        return known
+    if kind is dict or kind is OrderedDict:
+        memo[id(value)] = result = kind()
+        for key, item in value.items():
+            result[_copied(key, memo)] = _copied(item, memo)
+        return result
+    if kind is set and all(type(item) in _IMMUTABLE for item in value):
+        memo[id(value)] = result = set(value)
+        return result
+    if kind is list:
+        memo[id(value)] = result = []
+        result.extend(_copied(item, memo) for item in value)
+        return result
+    if isinstance(value, nn.Module) and _is_plain(kind):
+        memo[id(value)] = made = object.__new__(kind)
+        attributes = vars(made)
+        for name, item in value.__getstate__().items():
+            attributes[name] = item if type(item) in _IMMUTABLE else _copied(item, memo)
+        return made
+    return copy.deepcopy(value, memo)
+
+
+@cache
+def _is_plain(kind: type) -> bool:
+    """Say whether the instances of a class are copied attribute by attribute (torch's own ``__setstate__`` aside)."""
+    theirs = ("__deepcopy__", "__new__", "__getstate__", "__reduce__", "__reduce_ex__", "__slots__")
+    return not any(
+        (base is not nn.Module and any(name in vars(base) for name in theirs))
+        or ("__setstate__" in vars(base) and not base.__module__.startswith("torch.nn."))
+        for base in kind.__mro__[:-1]
+    )
 
 
 def _tensors_of(module: nn.Module) -> Iterator[Tensor]:

@@ -1,22 +1,25 @@
 """What is coupled in a model: the result of tracing it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import fx, nn
 
+from cutback.graph.balance import System
 from cutback.graph.capture import Capture
 from cutback.graph.inputs import Inputs
 from cutback.graph.interpret import Labelling
 from cutback.graph.labels import Boundary
+from cutback.graph.sizes import Keeping, Width
 from cutback.graph.states import StateLabels
 
 
 def layer_of(state: str) -> str:
-    """Return the path of the module that owns a parameter or buffer."""
-    return state.rpartition(".")[0]
+    """Return the path of the module that owns a parameter or buffer; what parametrizes a module belongs to it."""
+    owner = state.rpartition(".")[0].split(".")
+    return ".".join(owner[: owner.index("parametrizations")] if "parametrizations" in owner else owner)
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,15 @@ class Slot:
             ``depthwise`` (both at once), ``bias``, ``norm`` or ``element``. Tied weights may play several; this is the
             first.
         consumes: whether its slices are columns wherever else the weight is used.
+        blocks: into how many equal blocks the state's first dimension falls, each with slices of its own along this
+            one: index ``i`` is slice ``i % size`` of block ``i // size``.
     """
 
     state: str
     dimension: int
     role: str
     consumes: bool = False
+    blocks: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +83,28 @@ class SlotUnits:
 
 
 @dataclass(frozen=True, eq=False)
+class Followed:
+    """An attribute that holds widths and follows every cut.
+
+    Attributes:
+        path: path of the module that holds it.
+        attribute: its name.
+        entries: for the integer, or for each entry of the list, the width it holds or the number it stays.
+        listed: whether it is a list or tuple.
+    """
+
+    path: str
+    attribute: str
+    entries: tuple[Width | int, ...]
+    listed: bool
+
+    def value(self, kept: Keeping) -> int | tuple[int, ...]:
+        """Return the value after a cut."""
+        sizes = tuple(entry if isinstance(entry, int) else entry.size(kept) for entry in self.entries)
+        return sizes if self.listed else sizes[0]
+
+
+@dataclass(frozen=True, eq=False)
 class Coupling:
     """How labels became units; what the second pass compares with.
 
@@ -86,6 +114,10 @@ class Coupling:
         components: the component of each label.
         owners: group and unit of each component.
         assumes: whether some size in a call was taken to follow a cut, so that every plan needs the second pass.
+        refused: calls made boundaries after labelling, with the reason of each.
+        tied: calls whose blocks lose the same positions.
+        followed: attributes of the model's own modules that hold widths.
+        held: calls whose results stay, with what keeps them.
     """
 
     labellings: tuple[Labelling, ...]
@@ -93,6 +125,10 @@ class Coupling:
     components: NDArray[np.int64]
     owners: SlotUnits
     assumes: bool
+    refused: Mapping[fx.Node, str]
+    tied: Collection[fx.Node]
+    followed: tuple["Followed", ...] = ()
+    held: Mapping[fx.Node, Boundary] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,12 +180,13 @@ class Graph:
         captures: the recorded forward passes, in eval mode and in train mode.
         groups: what can be pruned.
         slots: the unit of each slice of each parameter and buffer that was used.
-        result_units: for each capture, the unit of each element of each result (constant dimensions narrowed).
+        systems: groups whose blocks must keep equally many.
         kept: layers with channels that stay, and why.
         boundaries: operators that keep channels, and why.
         unreached: parameters that no captured forward pass has used.
         coupling: how labels became units.
         train_failure: why the model could not be captured in train mode; empty where it was.
+        wrappers: what was around the model when it was traced (see ``cutback.rewrap``), outermost first.
     """
 
     model: nn.Module
@@ -157,12 +194,13 @@ class Graph:
     captures: tuple[Capture, ...]
     groups: tuple[Group, ...]
     slots: Mapping[Slot, UnitMap]
-    result_units: tuple[tuple[UnitMap, ...], ...]
+    systems: tuple[System, ...]
     kept: tuple[KeptLayer, ...]
     boundaries: tuple[Boundary, ...]
     unreached: tuple[str, ...]
     coupling: Coupling
     train_failure: str = ""
+    wrappers: tuple[nn.Module, ...] = ()
 
     def __str__(self) -> str:
         name = max([5, *(len(group.name) for group in self.groups), *(len(layer.layer) for layer in self.kept)])

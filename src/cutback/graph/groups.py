@@ -1,14 +1,16 @@
 """From united labels to units and groups: which slices go together, and what keeps the rest."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
+from cutback.graph.balance import nontrivial, systems
 from cutback.graph.call import Assumption
 from cutback.graph.capture import Capture
+from cutback.graph.compensation import compensate
 from cutback.graph.graph import Coupling, Graph, Group, KeptLayer, Slot, SlotUnits, layer_of
 from cutback.graph.inputs import Inputs
 from cutback.graph.interpret import label
@@ -24,7 +26,9 @@ def couple(
     inputs: Inputs,
     captures: Sequence[Capture],
     refused: Mapping[fx.Node, str] | None = None,
+    tied: Collection[fx.Node] = (),
     *,
+    held: Mapping[fx.Node, Boundary] | None = None,
     train_failure: str = "",
 ) -> tuple[Graph, list[Assumption]]:
     """Label all captures with one store and gather the units into groups.
@@ -34,6 +38,8 @@ def couple(
         inputs: its example inputs.
         captures: recorded forward passes.
         refused: calls to be made boundaries, with the reason of each.
+        tied: calls whose blocks must lose the same positions, not only equally many.
+        held: calls whose channels stay, with what keeps them.
         train_failure: why there is no capture in train mode.
 
     Returns:
@@ -41,11 +47,20 @@ def couple(
     """
     store = LabelStore()
     states = StateLabels(store)
-    labelled = [label(capture, store, states, refused or {}) for capture in captures]
+    labelled = [label(capture, store, states, refused or {}, tied, held) for capture in captures]
+    compensate(captures, labelled, store)
     components = store.components()
-    slots, scattered = _slots(states, components)
+    slots, scattered = slots_of(states, components)
     kept = _kept_components(store, components, scattered)
-    groups, group_of, unit_of = _groups(slots, kept, int(components.max()) + 1)
+    balances = [
+        (balance, blocks)
+        for labelling in labelled
+        for trail in labelling.trails
+        for balance in trail.balanced
+        if (blocks := nontrivial(balance.parts, components)) is not None
+    ]
+    linked = {component for _, blocks in balances for part in blocks for component in part.tolist()}
+    groups, group_of, unit_of = _groups(slots, kept, linked, int(components.max()) + 1)
     owner = SlotUnits(group_of, unit_of)
     used = {name for made in captures for node, name in zip(made.nodes, made.states, strict=False) if node.users}
     assumptions = [
@@ -55,35 +70,37 @@ def couple(
         if (labels := assumption.labels.unique().numpy()).max(initial=NONE) == NONE
         or (group_of[components[labels]] != _UNASSIGNED).any()
     ]
+    moved = any(
+        balance.moves and (group_of[np.concatenate(blocks)] != _UNASSIGNED).any() for balance, blocks in balances
+    )
     graph = Graph(
         model=model,
         inputs=inputs,
         captures=tuple(captures),
         groups=groups,
         slots={slot: owner.of(vector) for slot, vector in slots.items()},
-        result_units=tuple(
-            tuple(owner.of(components[labels.numpy()]) for labels in map(_narrowed, labelling.results))
-            for labelling in labelled
+        systems=systems(
+            (blocks for _, blocks in balances),
+            group_of,
+            unit_of,
+            [group.units for group in groups],
+            (frozenset(np.unique(of).tolist()) for vector in slots.values() if (of := group_of[vector]).min() >= 0),
         ),
         kept=_kept_layers(slots, kept, group_of),
         boundaries=_boundaries(store, components, slots),
         unreached=tuple(name for name, _ in model.named_parameters() if name not in used),
-        coupling=Coupling(tuple(labelled), states, components, owner, bool(assumptions)),
+        coupling=Coupling(
+            tuple(labelled), states, components, owner, bool(assumptions) or moved, refused or {}, tied, held=held or {}
+        ),
         train_failure=train_failure,
     )
     return graph, assumptions
 
 
-def _narrowed(labels: Tensor) -> Tensor:
-    """Narrow dimensions along which labels are constant, for storage."""
-    index = tuple(slice(0, 1) if labels.stride(d) == 0 else slice(None) for d in range(labels.dim()))
-    return labels[index]
-
-
-def _slots(states: StateLabels, components: NDArray[np.int64]) -> tuple[dict[Slot, NDArray[np.int64]], set[int]]:
+def slots_of(states: StateLabels, components: NDArray[np.int64]) -> tuple[dict[Slot, NDArray[np.int64]], set[int]]:
     """Return the component of each slice of each state, and the components no single dimension of a state follows."""
     slots = {
-        Slot(*key, states.roles[key], key in states.consumed): components[vector.numpy()]
+        Slot(*key, states.roles[key], key in states.consumed, states.blocks[key]): components[vector.numpy()]
         for key, vector in states.vectors.items()
     }
     scattered: set[int] = set()
@@ -111,9 +128,12 @@ def _kept_components(store: LabelStore, components: NDArray[np.int64], scattered
 
 
 def _groups(
-    slots: Mapping[Slot, NDArray[np.int64]], kept: Mapping[int, Boundary], total: int
+    slots: Mapping[Slot, NDArray[np.int64]], kept: Mapping[int, Boundary], linked: Collection[int], total: int
 ) -> tuple[tuple[Group, ...], NDArray[np.int64], NDArray[np.int64]]:
-    """Gather components of one footprint; return the groups, and group and unit of each component (or -1)."""
+    """Gather components of one footprint; return the groups, and group and unit of each component (or -1).
+
+    A lone unit makes no group, unless it is linked to others by a balance: one channel stays everywhere.
+    """
     group_of = np.full(total, _UNASSIGNED)
     unit_of = np.full(total, _UNASSIGNED)
     order = list(slots)
@@ -132,7 +152,7 @@ def _groups(
     groups: list[Group] = []
     names: dict[str, int] = {}
     for key, owners in sorted(footprints.items(), key=lambda item: min(item[1])):
-        if len(owners) < 2:
+        if len(owners) < 2 and owners[0][1] not in linked:
             continue
         units = [owner for _, owner in sorted(owners)]
         numbers = np.frombuffer(key, dtype=np.int64).reshape(2, -1)[0]

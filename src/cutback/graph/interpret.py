@@ -1,18 +1,32 @@
 """Running a captured graph on labels instead of values."""
 
 import operator
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload
 from torch.fx.node import map_arg
 
-from cutback.graph.call import Assumption, Call, Labels, Refused, Rule, Trail, rules
+from cutback.graph.aliasing import Memory
+from cutback.graph.call import (
+    CONSTANT,
+    Assumption,
+    Call,
+    Labels,
+    Refused,
+    Rule,
+    Trail,
+    literal_rules,
+    rules,
+    weight_rules,
+)
 from cutback.graph.capture import Capture, operator_of
 from cutback.graph.labels import Boundary, LabelStore, spread
+from cutback.graph.scales import Compensation
 from cutback.graph.states import State, StateLabels
+from cutback.graph.weights import ComputedWeight, computes_weight, mark_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,15 +38,26 @@ class Labelling:
         trails: what the rules did, call by call.
         assumptions: sizes taken to follow a cut.
         fixed: the labels of inputs and constants, in order.
+        compensations: what makes up for calls that divide by the square root of a width.
+        by_number: what could make up for a product with a number, should that turn out to change with a width.
     """
 
-    results: list[Tensor]
+    results: list[Tensor | ComputedWeight]
     trails: list[Trail]
     assumptions: list[Assumption]
     fixed: list[Tensor]
+    compensations: list[Compensation] = field(default_factory=list)
+    by_number: dict[fx.Node, Compensation] = field(default_factory=dict)
 
 
-def label(capture: Capture, store: LabelStore, states: StateLabels, refused: Mapping[fx.Node, str]) -> Labelling:
+def label(
+    capture: Capture,
+    store: LabelStore,
+    states: StateLabels,
+    refused: Mapping[fx.Node, str],
+    tied: Collection[fx.Node] = (),
+    held: Mapping[fx.Node, Boundary] | None = None,
+) -> Labelling:
     """Run a captured graph on labels.
 
     Args:
@@ -40,14 +65,19 @@ def label(capture: Capture, store: LabelStore, states: StateLabels, refused: Map
         store: receives what is united and what is kept.
         states: labels of parameters and buffers, shared between captures.
         refused: calls to be made boundaries, with the reason of each.
+        tied: calls whose blocks must lose the same positions, not only equally many.
+        held: calls, or placeholders of states, whose channels stay, with what keeps them.
     """
+    held = held or {}
     found = Labelling([], [], [], [])
 
     def apply(node: fx.Node, arguments: dict[str, object], value: object) -> Labels:
-        call = Call(node, operator_of(node), arguments, value, store, states, Trail(), found.assumptions)
+        call = Call(node, operator_of(node), arguments, value, store, states, Trail(node in tied), found.assumptions)
         found.trails.append(call.trail)
         result = _label_call(call, refused.get(node))
         call.trail.results = labels_in(result)
+        for labels in call.trail.results if node in held else ():
+            store.keep(labels, held[node])
         return result
 
     def fixed(boundary: Boundary) -> Tensor:
@@ -56,8 +86,12 @@ def label(capture: Capture, store: LabelStore, states: StateLabels, refused: Map
         return found.fixed[-1]
 
     found.results.extend(run_on_labels(capture, states, apply, fixed))
-    for labels in found.results[: capture.outputs]:
-        store.keep(labels, Boundary("output", "", "the network's output"))
+    for node, name in zip(capture.nodes, capture.states, strict=False):
+        for labels in states.all_of(State(name, node.meta["val"].shape)) if node in held else ():
+            store.keep(labels, held[node])
+    for result in found.results[: capture.outputs]:
+        for labels in labels_in(result):
+            store.keep(labels, Boundary("output", "", "the network's output"))
     return found
 
 
@@ -66,7 +100,7 @@ def run_on_labels(
     states: StateLabels,
     apply: Callable[[fx.Node, dict[str, object], object], Labels],
     fixed: Callable[[Boundary], Tensor],
-) -> list[Tensor]:
+) -> list[Tensor | ComputedWeight]:
     """Walk a captured graph with labels for values; return the labels of its results.
 
     Args:
@@ -77,6 +111,8 @@ def run_on_labels(
     """
     known = dict(zip(capture.nodes, capture.states, strict=False))
     environment: dict[fx.Node, Labels] = {}
+    memory = Memory()
+    mark_weights(capture.nodes, set(known))
     for node in capture.nodes:
         value = node.meta.get("val")
         if node in known:
@@ -84,13 +120,16 @@ def run_on_labels(
         elif node.op == "placeholder":
             environment[node] = _whole(value, fixed, Boundary("input", "", "the network's input"))
         elif node.op == "get_attr":
-            constant = getattr(capture.module, str(node.target))
+            constant = capture.constants[str(node.target)]
+            node.meta[CONSTANT] = constant
             environment[node] = _whole(constant, fixed, Boundary("constant", "", "a constant tensor"))
         elif node.op == "call_function" and node.target is operator.getitem:
             source = environment[node.args[0]]  # type: ignore[index]
             environment[node] = source[node.args[1]] if isinstance(source, list | tuple) else None  # type: ignore[index]
         elif node.op == "call_function":
             environment[node] = apply(node, _bind(node, environment), value)
+            memory.written(node, environment[node], environment)
+        memory.note(node)
     return [_result(environment[node], states) for node in capture.results]
 
 
@@ -98,7 +137,11 @@ def _label_call(call: Call, refusal: str | None) -> Labels:
     """Apply the rule for one call, or make it a boundary."""
     try:
         if refusal is not None:
-            raise Refused(refusal)
+            partly = literal_rules.find(call.operator)
+            if partly is None:
+                raise Refused(refusal)
+            call.literal = call.trail.literal = refusal
+            return partly(call)
         return rule_for(call.node)(call)
     except Refused as reason:
         call.trail.restart()
@@ -114,7 +157,10 @@ def rule_for(node: fx.Node) -> Rule:
     Raises:
         Refused: there is none.
     """
-    rule = rules.find(operator_of(node)) if isinstance(node.target, OpOverload) else None
+    table = weight_rules if computes_weight(node) else rules
+    rule = table.find(operator_of(node)) if isinstance(node.target, OpOverload) else None
+    if rule is None and table is weight_rules:
+        raise Refused("is not known to keep the rows and columns of a computed weight apart")
     if rule is None:
         raise Refused("no rule says what this operator does to channels")
     return rule
@@ -126,8 +172,9 @@ def stop(call: Call, reason: str) -> Labels:
         for item in value if isinstance(value, list | tuple) else [value]:
             if isinstance(item, State):
                 call.keep_state(item, reason)
-            elif isinstance(item, Tensor):
-                call.keep(item, reason)
+                continue
+            for labels in labels_in(item):  # type: ignore[arg-type]
+                call.keep(labels, reason)
     return call.kept_result(reason)
 
 
@@ -154,6 +201,8 @@ def labels_in(value: Labels) -> list[Tensor]:
     """Return the label tensors among what stands for a node's value."""
     if isinstance(value, list | tuple):
         return [labels for item in value for labels in labels_in(item)]
+    if isinstance(value, ComputedWeight):
+        return [layer.labels for layer in value.layers]
     return [value] if isinstance(value, Tensor) else []
 
 
@@ -166,9 +215,9 @@ def _whole(value: object, fixed: Callable[[Boundary], Tensor], boundary: Boundar
     return fixed(boundary).expand(value.shape)
 
 
-def _result(value: Labels, states: StateLabels) -> Tensor:
+def _result(value: Labels, states: StateLabels) -> Tensor | ComputedWeight:
     """Return the labels of a result; a parameter returned as it is keeps all its elements."""
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor | ComputedWeight):
         return value
     if isinstance(value, State):
         labels = states.each(value)

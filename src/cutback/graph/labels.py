@@ -58,12 +58,6 @@ class LabelStore:
         if real.any():
             self._pairs.append((a[real], b[real]))
 
-    def tie_blocks(self, labels: Tensor, dimension: int, blocks: int) -> None:
-        """Unite the labels at one position of each of ``blocks`` equal blocks along a dimension."""
-        parts = core(labels).chunk(blocks, dimension)
-        for part in parts[1:]:
-            self.unite(parts[0], part)
-
     def keep(self, labels: Tensor, boundary: Boundary) -> None:
         """Note that the channels behind ``labels`` stay."""
         found = np.unique(core(labels).reshape(-1).numpy())

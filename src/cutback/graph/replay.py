@@ -15,18 +15,17 @@ from torch import Size, Tensor, fx, nn
 
 from cutback.errors import CaptureError
 from cutback.graph.attributes import Changes, set_attributes
-from cutback.graph.call import Call, Decision, Labels, Refused, Trail
+from cutback.graph.call import Call, Decision, Labels, Refused, Trail, literal_rules
 from cutback.graph.capture import Capture, capture, operator_of
 from cutback.graph.clone import own_tensors, state_tensors, structural_clone
 from cutback.graph.interpret import Labelling, labels_in, rule_for, run_on_labels
 from cutback.graph.labels import NONE, Boundary, core
+from cutback.graph.numbers import changed_number
 from cutback.graph.states import State, StateLabels
+from cutback.graph.weights import ComputedWeight
 
 Orders = dict[tuple[str, int], NDArray[np.int64]]
 """For a state and a dimension, the indices that stay, in the order they must have."""
-
-
-_ARITHMETIC = frozenset(("add", "sub", "rsub", "mul", "div", "floor_divide", "pow", "remainder"))
 
 
 class Illegal(Exception):
@@ -59,16 +58,19 @@ class KeptLabels:
 
 
 class _KeptStates(StateLabels):
-    """State labels of the narrowed model: those of the whole model that stay, in their natural order."""
+    """State labels of the narrowed model: those of the whole model that stay, in the order they are to have."""
 
-    def __init__(self, whole: StateLabels, kept: KeptLabels) -> None:
-        self._whole, self._kept = whole, kept
+    def __init__(self, whole: StateLabels, kept: KeptLabels, wanted: Orders) -> None:
+        self._whole, self._kept, self._wanted = whole, kept, wanted
 
-    def vector(self, state: State, dimension: int, role: str) -> Tensor:  # noqa: ARG002 (the first pass needs it)
+    def vector(self, state: State, dimension: int, role: str, blocks: int = 1) -> Tensor:  # noqa: ARG002 (the first pass needs them)
         return self._whole.vectors[state.name, dimension][self.staying(state, dimension)]
 
     def staying(self, state: State, dimension: int) -> Tensor:
-        """Return the indices that stay along a dimension, ascending."""
+        """Return the indices that stay along a dimension, in the order they are to have."""
+        wanted = self._wanted.get((state.name, dimension))
+        if wanted is not None:
+            return torch.from_numpy(wanted)
         return self._kept.mask(self._whole.vectors[state.name, dimension]).nonzero().flatten()
 
     def each(self, state: State) -> Tensor | None:
@@ -100,9 +102,11 @@ class _ReplayedCall(Call):
         trail: Trail,
         orders: Orders,
     ) -> None:
+        self.trail = trail
         self.node, self.operator, self.arguments, self.values = node, operator_of(node), arguments, values
         self.states, self._states, self._kept, self._orders = states, states, kept, orders
         self._issued, self._decided, self._tied = iter(trail.issued), iter(trail.decided), iter(trail.tied)
+        self._balanced = iter(trail.balanced)
 
     def unite(self, first: Tensor, second: Tensor) -> None:
         a, b = first.reshape(-1).numpy(), second.reshape(-1).numpy()
@@ -110,24 +114,35 @@ class _ReplayedCall(Call):
         if ((component[a] != component[b]) & (a != NONE) & (b != NONE)).any():
             raise Refused("would pair different channels")
 
-    def tie_blocks(self, labels: Tensor, dimension: int, blocks: int) -> None:
-        pass
+    def balance(self, parts: Sequence[Tensor], *, moves: bool = True) -> None:
+        if self.trail.ties_positions:
+            super().balance(parts, moves=moves)
+            return
+        for before, now in zip(next(self._balanced).parts, parts, strict=True):
+            if not torch.equal(before[self._kept.mask(before)].sort().values, now.sort().values):
+                raise Refused("would receive other channels in its blocks than its own")
 
-    def made(self, state: State, dimension: int, role: str) -> Tensor:
-        self._order(state, dimension, self._states.staying(state, dimension).numpy())
+    def made(self, state: State, dimension: int, role: str, blocks: int = 1) -> Tensor:
+        self._order(state, dimension, self._states.staying(state, dimension).numpy(), blocks)
         return self._states.vector(state, dimension, role)
 
-    def tie(self, labels: Tensor, state: State, dimension: int, role: str) -> None:  # noqa: ARG002 (as above)
+    def tie(self, labels: Tensor, state: State, dimension: int, role: str, blocks: int = 1) -> None:  # noqa: ARG002 (as above)
         before = next(self._tied)
         order = positions(before.reshape(-1).numpy(), labels.reshape(-1).numpy())
         if order is None or len(order) != int(self._kept.mask(before).sum()):
             raise Refused("would receive other channels than its own")
-        self._order(state, dimension, order)
+        self._order(state, dimension, order, blocks)
 
     def tie_elements(self, labels: Tensor, state: State) -> None:
         self.unite(labels, self.as_labels(state))
 
     def mix(self, argument: str, labels: Tensor, dimensions: Sequence[int], *, restored: bool) -> None:
+        pass
+
+    def silence(self, argument: str, labels: Tensor, position: int | None = None) -> None:
+        pass
+
+    def rescale(self, arguments: Sequence[str], labels: Tensor) -> None:
         pass
 
     def width(self, kinds: type[nn.Module] | UnionType, attribute: str, *along: Tensor) -> None:
@@ -148,9 +163,9 @@ class _ReplayedCall(Call):
     def assume(self, labels: Tensor, reason: str) -> None:
         pass
 
-    def _order(self, state: State, dimension: int, order: NDArray[np.int64]) -> None:
+    def _order(self, state: State, dimension: int, order: NDArray[np.int64], blocks: int) -> None:
         known = self._orders.setdefault((state.name, dimension), order)
-        if len(known) != state.shape[dimension] or not np.array_equal(known, order):
+        if len(known) != state.shape[dimension] * blocks or not np.array_equal(known, order):
             raise Refused("would receive its channels in another order than elsewhere")
 
 
@@ -186,7 +201,7 @@ def narrowed_capture(model: nn.Module, whole: Capture, shapes: Mapping[str, Size
     own_tensors(clone, values)
     reached: list[str] = []
     try:
-        return capture(clone, whole.inputs, training=whole.training, reached=reached)
+        return capture(clone, whole.inputs, training=whole.training, reached=reached, origins=False)
     except CaptureError as error:
         raise Illegal(_call_after(whole, reached), str(error)) from error
 
@@ -200,8 +215,15 @@ def _call_after(whole: Capture, reached: Sequence[str]) -> fx.Node:
 
 
 def replay(
-    whole: Capture, narrow: Capture, labelling: Labelling, states: StateLabels, kept: KeptLabels, orders: Orders
-) -> list[Tensor]:
+    whole: Capture,
+    narrow: Capture,
+    labelling: Labelling,
+    states: StateLabels,
+    kept: KeptLabels,
+    orders: Orders,
+    wanted: Orders,
+    numbers: dict[fx.Node, float],
+) -> list[Tensor | ComputedWeight]:
     """Run a narrowed model's graph on the labels that stay.
 
     Args:
@@ -211,6 +233,8 @@ def replay(
         states: the whole model's state labels.
         kept: which labels stay.
         orders: receives the order of the slices of each state.
+        wanted: the order each state's slices are to have, where not ascending.
+        numbers: receives by how much products with a number have changed that can be made up for.
 
     Returns:
         The labels of the results.
@@ -225,14 +249,14 @@ def replay(
         raise Illegal(calls[-1], "the narrower model runs other operators")
     waiting = iter(zip(calls, labelling.trails, strict=True))
     fixed = iter(labelling.fixed)
-    kept_states = _KeptStates(states, kept)
+    kept_states = _KeptStates(states, kept, wanted)
 
     def apply(node: fx.Node, arguments: dict[str, object], value: object) -> Labels:
         original, trail = next(waiting)
         call = _ReplayedCall(node, arguments, value, kept_states, kept, trail, orders)
         try:
-            _check_numbers(original, node)
-            result = call.kept_result("") if trail.refused else rule_for(node)(call)
+            _check_numbers(original, node, labelling, numbers)
+            result = _labelled(call, trail)
             _check_own(trail.results, labels_in(result), kept)
         except (Refused, RuntimeError, IndexError, StopIteration) as reason:
             raise Illegal(original, str(reason)) from reason
@@ -244,12 +268,26 @@ def replay(
     return run_on_labels(narrow, kept_states, apply, one)
 
 
-def _check_numbers(original: fx.Node, node: fx.Node) -> None:
-    """Check that arithmetic with a number still uses the same number: a width in it would change what is computed."""
-    if operator_of(node).partition("::")[2] in _ARITHMETIC:
-        was, now = ([arg for arg in call.args if isinstance(arg, int | float)] for call in (original, node))
-        if was != now:
-            raise Refused(f"computes with {was[0]}, which changes with the width")
+def _labelled(call: Call, trail: Trail) -> Labels:
+    """Do at a call of the narrowed model what was done in the first pass."""
+    if trail.refused:
+        return call.kept_result("")
+    partly = literal_rules.find(call.operator) if trail.literal else None
+    if partly is None:
+        return rule_for(call.node)(call)
+    call.literal = trail.literal
+    return partly(call)
+
+
+def _check_numbers(original: fx.Node, node: fx.Node, labelling: Labelling, numbers: dict[fx.Node, float]) -> None:
+    """Check that every number but a size is still the same: a width in it would change what is computed."""
+    difference = changed_number(original, node)
+    if not difference:
+        return
+    was, now = ([arg for arg in call.args if isinstance(arg, int | float)] for call in (original, node))
+    if original not in labelling.by_number or len(was) != 1 or len(now) != 1 or 0 in (*was, *now):
+        raise Refused(f"computes with a number that changes with the width: {difference}")
+    numbers[original] = was[0] / now[0] if operator_of(node) == "aten::mul" else now[0] / was[0]
 
 
 def _check_own(before: Sequence[Tensor], after: Sequence[Tensor], kept: KeptLabels) -> None:

@@ -1,15 +1,18 @@
 """Checking a cut on labels before it is planned, and finding the order of what stays."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Size, Tensor
+from torch import Size, Tensor, fx
 
-from cutback.graph.attributes import Changes, attribute_changes
+from cutback.graph.attributes import Changes, attribute_changes, held_value
+from cutback.graph.capture import Capture
 from cutback.graph.clone import state_tensors
+from cutback.graph.compensation import multiplied_rows
 from cutback.graph.graph import Graph
 from cutback.graph.replay import KeptLabels, Orders, narrowed_capture, replay
+from cutback.graph.weights import ComputedWeight
 
 
 def kept_labels(graph: Graph, kept: Sequence[NDArray[np.bool_]]) -> KeptLabels:
@@ -26,8 +29,8 @@ def natural_orders(graph: Graph, kept: Sequence[NDArray[np.bool_]]) -> Orders:
 def narrowed_shapes(graph: Graph, orders: Orders) -> dict[str, Size]:
     """Return the shapes of all states after a cut."""
     shapes = {name: list(tensor.shape) for name, tensor in state_tensors(graph.model).items()}
-    for (name, dimension), indices in orders.items():
-        shapes[name][dimension] = len(indices)
+    for slot in graph.slots:
+        shapes[slot.state][slot.dimension] = len(orders[slot.state, slot.dimension]) // slot.blocks
     return {name: Size(shape) for name, shape in shapes.items()}
 
 
@@ -48,15 +51,28 @@ def changed_attributes(graph: Graph, shapes: Mapping[str, Size], kept: Sequence[
             value = sizes if isinstance(held, tuple) else sizes[0]
             if held != value:
                 changes[path, attribute] = value
+    for followed in graph.coupling.followed:
+        value, held = followed.value(labels), held_value(graph.model, followed.path, followed.attribute)
+        if value != (tuple(held) if followed.listed else held):  # type: ignore[arg-type]
+            changes[followed.path, followed.attribute] = value
     return [(path, attribute, value) for (path, attribute), value in changes.items()]
 
 
-def second_pass(graph: Graph, kept: Sequence[NDArray[np.bool_]]) -> tuple[Orders, list[list[Tensor]]]:
-    """Capture the narrowed model and run it on the labels that stay, in each mode.
+def second_pass(
+    graph: Graph,
+    kept: Sequence[NDArray[np.bool_]],
+    wanted: Orders | None = None,
+    captures: Iterable[Capture] | None = None,
+    numbers: dict[fx.Node, float] | None = None,
+) -> tuple[Orders, list[list[Tensor | ComputedWeight]]]:
+    """Run the narrowed model's graph on the labels that stay, in each mode.
 
     Args:
         graph: the traced model.
         kept: for each group which units stay, shape ``(units,)``.
+        wanted: the order in which what makes channels is to have its slices; ascending where nothing is said.
+        captures: the narrowed model's captures, if they were made already; see ``narrowed_captures``.
+        numbers: receives by how much products with a number must be made up for.
 
     Returns:
         The order of the slices of each state, and for each capture the labels of its results.
@@ -64,13 +80,25 @@ def second_pass(graph: Graph, kept: Sequence[NDArray[np.bool_]]) -> tuple[Orders
     Raises:
         Illegal: the cut would send channels where they do not belong.
     """
-    orders = natural_orders(graph, kept)
-    shapes = narrowed_shapes(graph, orders)
-    changes = changed_attributes(graph, shapes, kept)
+    orders = {**natural_orders(graph, kept), **(wanted or {})}
     labels = kept_labels(graph, kept)
     found: Orders = {}
-    results: list[list[Tensor]] = []
-    for whole, labelling in zip(graph.captures, graph.coupling.labellings, strict=True):
-        narrow = narrowed_capture(graph.model, whole, shapes, changes)
-        results.append(replay(whole, narrow, labelling, graph.coupling.states, labels, found))
+    numbers = {} if numbers is None else numbers
+    results: list[list[Tensor | ComputedWeight]] = []
+    narrowed = narrowed_captures(graph, kept) if captures is None else captures
+    for whole, narrow, labelling in zip(graph.captures, narrowed, graph.coupling.labellings, strict=True):
+        results.append(replay(whole, narrow, labelling, graph.coupling.states, labels, found, wanted or {}, numbers))
+    multiplied_rows(graph.coupling.labellings, labels, numbers)
     return {**orders, **found}, results
+
+
+def narrowed_captures(graph: Graph, kept: Sequence[NDArray[np.bool_]]) -> Iterator[Capture]:
+    """Capture the narrowed model, in each mode; one that follows from widths alone, not from which units stay.
+
+    Raises:
+        Illegal: its forward pass fails.
+    """
+    shapes = narrowed_shapes(graph, natural_orders(graph, kept))
+    changes = changed_attributes(graph, shapes, kept)
+    for whole in graph.captures:
+        yield narrowed_capture(graph.model, whole, shapes, changes)

@@ -29,20 +29,29 @@ class StateLabels:
         self.vectors: dict[tuple[str, int], Tensor] = {}
         self.elements: dict[str, Tensor] = {}
         self.roles: dict[tuple[str, int], str] = {}
+        self.blocks: dict[tuple[str, int], int] = {}
         self.consumed: set[tuple[str, int]] = set()
 
-    def vector(self, state: State, dimension: int, role: str) -> Tensor:
-        """Return the labels of the slices of a state along one dimension; shape ``(state.shape[dimension],)``.
+    def vector(self, state: State, dimension: int, role: str, blocks: int = 1) -> Tensor:
+        """Return the labels of the slices of a state along one dimension; shape ``(state.shape[dimension] * blocks,)``.
 
         Args:
             state: the parameter or buffer.
             dimension: the sliced dimension.
             role: what a slice is: ``filter``, ``column``, ``depthwise``, ``bias``, ``norm`` or ``element``.
+            blocks: into how many equal blocks the first dimension falls, each with slices of its own along this one
+                (the weight of a grouped convolution).
+
+        Raises:
+            ValueError: another call has other blocks in mind.
         """
         key = (state.name, dimension)
         if key not in self.vectors:
-            self.vectors[key] = self._store.fresh(state.shape[dimension])
+            self.vectors[key] = self._store.fresh(state.shape[dimension] * blocks)
             self.roles[key] = role
+            self.blocks[key] = blocks
+        if self.blocks[key] != blocks:
+            raise ValueError(f"{state.name} is used with {self.blocks[key]} groups elsewhere and with {blocks} here")
         if role == "column":
             self.consumed.add(key)
         return self.vectors[key]
@@ -61,5 +70,6 @@ class StateLabels:
 
     def all_of(self, state: State) -> list[Tensor]:
         """Return every label tensor of a state, for keeping it whole."""
-        found = [self.vector(state, dimension, "element") for dimension in range(len(state.shape))]
+        known = {d: self.vectors.get((state.name, d)) for d in range(len(state.shape))}
+        found = [self.vector(state, d, "element") if labels is None else labels for d, labels in known.items()]
         return [*found, self.elements[state.name]] if state.name in self.elements else found

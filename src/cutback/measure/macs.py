@@ -9,6 +9,8 @@ from torch import Tensor, fx, nn
 
 from cutback.graph.capture import Capture, capture
 from cutback.graph.inputs import Inputs
+from cutback.graph.unwrap import unwrapped
+from cutback.graph.weights import computes_weight, mark_weights, source_of
 from cutback.measure.batch import samples
 
 _CONVOLUTIONS = {f"aten::conv{n}d" for n in (1, 2, 3)}
@@ -33,12 +35,13 @@ class MacTerm:
 
 
 def mac_terms(recorded: Capture) -> list[MacTerm]:
-    """Return the MACs of each contraction of a captured forward pass."""
+    """Return the MACs of each contraction of a captured forward pass; what computes a weight is not one of them."""
     states = dict(zip(recorded.nodes, recorded.states, strict=False))
+    mark_weights(recorded.nodes, set(states))
     batch = samples(recorded)
     terms: list[MacTerm] = []
     for node in recorded.nodes:
-        name = getattr(getattr(node.target, "_schema", None), "name", "")
+        name = "" if computes_weight(node) else getattr(getattr(node.target, "_schema", None), "name", "")
         if name in _CONVOLUTIONS or name in _TRANSPOSED or name == "aten::linear":
             source, weight = node.args[0], node.args[1]
             size = _shape(weight)
@@ -47,6 +50,7 @@ def mac_terms(recorded: Capture) -> list[MacTerm]:
             else:
                 channels = size[0] if name in _TRANSPOSED else size[1]
                 positions = math.prod(_shape(source)) // channels
+            weight = source_of(weight, set(states)) or weight if isinstance(weight, fx.Node) else weight
             if weight in states:
                 terms.append(MacTerm(states[weight], Fraction(positions, batch)))
             else:
@@ -78,7 +82,7 @@ def macs(model: nn.Module, example_inputs: object) -> int:
     """Count the MACs of a model in eval mode, for a batch of one.
 
     Args:
-        model: any module.
+        model: any module; wrappers (DDP, ``torch.compile``) are looked through.
         example_inputs: a tensor, a tuple of positional or a dict of keyword arguments.
 
     Raises:
@@ -89,12 +93,12 @@ def macs(model: nn.Module, example_inputs: object) -> int:
         >>> macs(nn.Conv2d(3, 8, 3, padding=1), zeros(1, 3, 10, 10))
         21600
     """
-    return count_macs(capture(model, Inputs.of(example_inputs), training=False))
+    return count_macs(capture(unwrapped(model), Inputs.of(example_inputs), training=False))
 
 
 def params(model: nn.Module) -> int:
     """Count the elements of all parameters, tied ones once; buffers are not parameters."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    return sum(parameter.numel() for parameter in unwrapped(model).parameters())
 
 
 def _einsum(equation: str, shapes: Sequence[tuple[int, ...]]) -> int:

@@ -13,7 +13,7 @@ from cutback.graph.second_pass import changed_attributes, narrowed_shapes
 from cutback.planning.budget import Budget
 from cutback.planning.cost import CostModel
 from cutback.planning.plan import Cost, Plan, PlannedGroup, Width
-from cutback.planning.slices import kept_masks, kept_orders, kept_slices
+from cutback.planning.slices import kept_masks, kept_slices, planned_scales, settled
 from cutback.registry import near_misses
 
 
@@ -24,23 +24,28 @@ def plan_for(
     budgets: Sequence[Budget] = (),
     cost: CostModel | None = None,
     notes: Sequence[str] = (),
+    scores: Sequence[NDArray[np.float64]] | None = None,
 ) -> Plan:
     """Return the plan that keeps the given units of each named group and all of every other.
 
+    Where ``scores`` are given, other units may stay instead if the movement of channels asks for it, but as many.
+
     Raises:
         UnknownName: a group of that name does not exist; the message lists near misses.
-        InvalidBudget: a group would lose all units, or a unit does not exist.
+        InvalidBudget: a layer would lose all channels, or a unit does not exist.
         IllegalCut: these units cannot go together.
     """
     cost = cost or CostModel(graph)
     names = [group.name for group in graph.groups]
+    linked = {number for system in graph.systems for number in system.groups}
     for name, numbers in units.items():
         if name not in names:
             raise UnknownName(f"no group is called {name!r}; {near_misses(name, names)}")
         total = graph.groups[names.index(name)].units
-        if not numbers or len(set(numbers)) < len(numbers) or not 0 <= min(numbers) <= max(numbers) < total:
+        least = 0 if names.index(name) in linked else 1
+        if not least <= len(set(numbers)) == len(numbers) or not set(numbers) <= set(range(total)):
             raise InvalidBudget(f"group {name} must keep distinct units between 0 and {total - 1}, at least one")
-    kept = [tuple(units.get(group.name, range(group.units))) for group in graph.groups]
+    kept, orders, rows = settled(graph, [units.get(group.name, range(group.units)) for group in graph.groups], scores)
     counts = np.array([len(numbers) for numbers in kept], dtype=np.int64)
     whole = np.array([group.units for group in graph.groups], dtype=np.int64)
     planned = tuple(
@@ -48,7 +53,6 @@ def plan_for(
         for group, numbers in zip(graph.groups, kept, strict=True)
     )
     stays = kept_masks(graph, kept)
-    orders = kept_orders(graph, stays)
     shapes = narrowed_shapes(graph, orders)
     attributes: dict[str, dict[str, Width]] = {}
     for path, attribute, value in changed_attributes(graph, shapes, stays):
@@ -64,6 +68,7 @@ def plan_for(
         costs=costs,
         budgets=tuple(map(str, budgets)),
         notes=tuple(notes),
+        scales=planned_scales(rows),
     )
 
 

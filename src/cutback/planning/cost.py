@@ -26,6 +26,7 @@ class CostModel:
         self._total = np.array([group.units for group in graph.groups], dtype=np.int64)
         sliced: dict[str, list[Slot]] = {name: [] for name in shapes}
         self._fixed: list[int] = []
+        self._blocks: list[int] = []
         self._per_unit: list[NDArray[np.int64]] = []
         numbers: dict[Slot, int] = {}
         for slot, owners in graph.slots.items():
@@ -35,6 +36,7 @@ class CostModel:
                 owned = np.bincount(owners.group[owners.group >= 0], minlength=len(self._total))
                 self._fixed.append(int((owners.group < 0).sum()))
                 self._per_unit.append(owned // np.maximum(self._total, 1))
+                self._blocks.append(slot.blocks)
         most = max((len(slots) for slots in sliced.values()), default=0)
         self._names = list(shapes)
         self._static = np.ones(len(shapes), dtype=np.int64)
@@ -51,10 +53,16 @@ class CostModel:
         self._constant = constant
         self._matrix = np.array(self._per_unit, dtype=np.int64).reshape(len(numbers), len(self._total))
         self._offsets = np.array(self._fixed, dtype=np.int64)
+        self._divisors = np.array(self._blocks, dtype=np.int64)
+
+    @property
+    def groups(self) -> int:
+        """How many groups the graph has."""
+        return len(self._total)
 
     def sizes(self, kept: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the elements of each parameter, ``(parameters,)``, given how many units of each group stay."""
-        widths = np.append(self._matrix @ kept + self._offsets, 1)
+        widths = np.append((self._matrix @ kept + self._offsets) // self._divisors, 1)
         return self._static * widths[self._factors].prod(axis=1)
 
     def of(self, quantity: str, kept: NDArray[np.int64]) -> int:

@@ -9,11 +9,12 @@ from cutback.graph.graph import Graph
 from cutback.planning.assemble import plan_for
 from cutback.planning.budget import parse_budgets
 from cutback.planning.by_hand import settled_by_hand
+from cutback.planning.choices import choices_of
 from cutback.planning.cost import CostModel
 from cutback.planning.notes import budget_notes, why_nothing
 from cutback.planning.plan import Plan
-from cutback.planning.rounding import narrower_widths, rounding_notes
-from cutback.planning.select import Choice, best_units, choose_widths, permitted_widths, require_groups
+from cutback.planning.rounding import rounding_notes
+from cutback.planning.select import best_of, choose_levels, require_groups, widths_at
 from cutback.planning.shares import Share
 from cutback.planning.slices import kept_masks, planned_masks
 from cutback.scores.catalogue import Score, score_groups
@@ -51,30 +52,20 @@ def make_plan(
         raise InvalidBudget("nothing says how much to remove; give a budget, for example budget='macs=50%'")
     rounding = {"round_to": _count("round_to", round_to), "min_channels": _count("min_channels", min_channels)}
     by_hand = settled_by_hand(graph, ignore, keep)
-    share = next((b.amount for b in budgets if b.quantity == "channels"), None)
     settled = {number: hand.units for number, hand in by_hand.items()}
-    choices: list[Choice] = []
-    notes: list[str] = []
-    for number, (group, scores) in enumerate(zip(graph.groups, score_groups(graph, score), strict=True)):
-        if number in settled or not budgets:
-            choices.append(Choice(scores, (settled.get(number, group.units),)))
-            continue
-        most = None if share is None else max(int(share * group.units), 1)
-        widths = permitted_widths(group.units, narrower_widths(graph, number, settled, **rounding), most)
-        if most is not None and widths[0] > most:
-            notes.append(f"{group.name} keeps {widths[0]} of {group.units}, the lowest permitted width")
-        choices.append(Choice(scores, widths))
+    share = next((b.amount for b in budgets if b.quantity == "channels"), None)
+    scores = score_groups(graph, score)
+    choices, notes = choices_of(graph, scores, settled, only_settled=not budgets, share=share, **rounding)
     require_groups(choices, lambda: why_nothing(graph, by_hand, **rounding))
     cost = CostModel(graph)
     bounded = [b for b in budgets if b.quantity != "channels"]
-    kept = choose_widths(choices, cost, bounded, allocate)
-    notes += budget_notes(choices, kept, cost, bounded)
+    at = choose_levels(choices, cost, bounded, allocate)
+    kept = widths_at(choices, at, len(graph.groups))
+    notes += budget_notes(choices, at, cost, bounded)
     notes += rounding_notes(graph, settled, kept, round_to) if budgets and round_to > 1 else []
-    units = {
-        group.name: best_units(choice.scores, int(count))
-        for group, choice, count in zip(graph.groups, choices, kept, strict=True)
-    }
-    return plan_for(graph, units, budgets=budgets, cost=cost, notes=notes)
+    best = best_of(choices, at, len(graph.groups))
+    units = {group.name: numbers for group, numbers in zip(graph.groups, best, strict=True)}
+    return plan_for(graph, units, budgets=budgets, cost=cost, notes=notes, scores=scores)
 
 
 def _count(name: str, given: object) -> int:

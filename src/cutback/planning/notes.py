@@ -3,32 +3,30 @@
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cutback.graph.graph import Graph
 from cutback.planning.budget import Budget
 from cutback.planning.by_hand import ByHand
 from cutback.planning.cost import CostModel
 from cutback.planning.rounding import narrower_widths, rounding_notes
-from cutback.planning.select import Choice
+from cutback.planning.select import Choice, Levels, widths_at
 
 
-def budget_notes(
-    choices: Sequence[Choice], kept: NDArray[np.int64], cost: CostModel, budgets: Sequence[Budget]
-) -> list[str]:
+def budget_notes(choices: Sequence[Choice], at: Levels, cost: CostModel, budgets: Sequence[Budget]) -> list[str]:
     """Say why a plan ends more than 1 % of the dense cost below its budgets.
 
     Args:
         choices: what selection was free to do with each group.
-        kept: how many units of each group stay, shape ``(groups,)``.
+        at: the level of each choice, shape ``(choices,)``.
         cost: the network's cost for given widths.
         budgets: bounds on ``macs`` and ``params``.
     """
+    kept = widths_at(choices, at, cost.groups)
     dense = {budget.quantity: cost.dense(budget.quantity) for budget in budgets}
     gaps = {budget: budget.limit(dense[budget.quantity]) - cost.of(budget.quantity, kept) for budget in budgets}
     if not budgets or any(gap * 100 <= dense[budget.quantity] for budget, gap in gaps.items()):
         return []
-    wider = _next_wider(choices, kept)
+    wider = [widths_at(choices, one_up, cost.groups) for one_up in at - np.eye(len(at), dtype=np.int64)[at > 0]]
     if not wider:
         return [
             f"{budget}: {gap:,} below the budget, which what keep or the share of channels leaves already meets"
@@ -67,18 +65,6 @@ def why_nothing(graph: Graph, settled: Mapping[int, ByHand], *, round_to: int, m
     reasons = [f"{_shortened(names)} whole because of {option}" for option, names in options.items()]
     whole = [group.units for group in graph.groups]
     return "; ".join([*reasons, *rounding_notes(graph, units, whole, round_to)[:1]])
-
-
-def _next_wider(choices: Sequence[Choice], kept: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Return the widths after each single step back towards the whole network."""
-    found: list[NDArray[np.int64]] = []
-    for number, choice in enumerate(choices):
-        place = choice.widths.index(int(kept[number]))
-        if place:
-            widths = kept.copy()
-            widths[number] = choice.widths[place - 1]
-            found.append(widths)
-    return found
 
 
 def _shortened(names: Collection[str], most: int = 4) -> str:

@@ -1,13 +1,15 @@
 """The plan: which units stay, as names and ordered indices only. Immutable; JSON; knows no tensors."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from cutback.errors import ArchitectureMismatch, CorruptFile, UnsupportedVersion
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
+"""A plan without ``scales`` is written as version 1, which has none."""
 
 
 Width = int | tuple[int, ...]
@@ -19,12 +21,31 @@ class Kept:
     """What stays along one dimension.
 
     Attributes:
-        total: the dimension's size before.
+        total: the dimension's size before, times ``blocks``.
         indices: what stays, in the order it is to have.
+        blocks: into how many equal blocks the tensor's first dimension falls, each with slices of its own along this
+            one (a grouped convolution's weight): index ``i`` is slice ``i % size`` of block ``i // size``, where
+            ``size = total // blocks``.
     """
 
     total: int
     indices: tuple[int, ...]
+    blocks: int = 1
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Slices that are multiplied, to make up for a width that an operator divides by.
+
+    Attributes:
+        dimension: the dimension they lie along.
+        indices: which ones, before the cut.
+        factor: by what.
+    """
+
+    dimension: int
+    indices: tuple[int, ...]
+    factor: float
 
 
 @dataclass(frozen=True)
@@ -67,6 +88,7 @@ class Plan:
         costs: ``macs`` (batch 1) and ``params``.
         budgets: the budgets it was made for, as written.
         notes: what a user should know about how the budgets were met.
+        scales: for each parameter of which some slices are multiplied before the cut, which and by what.
     """
 
     architecture: str
@@ -77,6 +99,7 @@ class Plan:
     costs: Mapping[str, Cost]
     budgets: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    scales: Mapping[str, tuple[Scaled, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         frozen = {name: MappingProxyType(dict(dimensions)) for name, dimensions in self.slices.items()}
@@ -84,6 +107,8 @@ class Plan:
         attributes = {path: MappingProxyType(dict(values)) for path, values in self.attributes.items()}
         object.__setattr__(self, "attributes", MappingProxyType(attributes))
         object.__setattr__(self, "costs", MappingProxyType(dict(self.costs)))
+        scales = {name: tuple(found) for name, found in self.scales.items() if found}
+        object.__setattr__(self, "scales", MappingProxyType(scales))
 
     def __hash__(self) -> int:
         return hash((self.architecture, self.result, self.groups))
@@ -105,21 +130,26 @@ class Plan:
         slices = {name: dict(dimensions) for name, dimensions in self.slices.items()}
         for name, dimensions in other.slices.items():
             for dimension, kept in dimensions.items():
-                first = slices.setdefault(name, {}).get(dimension, Kept(kept.total, tuple(range(kept.total))))
-                slices[name][dimension] = Kept(first.total, tuple(first.indices[index] for index in kept.indices))
+                first = slices.setdefault(name, {}).get(dimension, replace(kept, indices=tuple(range(kept.total))))
+                indices = tuple(first.indices[index] for index in kept.indices)
+                slices[name][dimension] = Kept(first.total, indices, first.blocks)
         paths = dict.fromkeys([*self.attributes, *other.attributes])
         attributes = {path: {**self.attributes.get(path, {}), **other.attributes.get(path, {})} for path in paths}
         costs = {name: Cost(cost.before, other.costs[name].after) for name, cost in self.costs.items()}
         groups = _composed(self.groups, other.groups)
         budgets, notes = self.budgets + other.budgets, self.notes + other.notes
-        return Plan(self.architecture, other.result, groups, slices, attributes, costs, budgets, notes)
+        scales = {
+            name: (*self.scales.get(name, ()), *_original(name, found, self)) for name, found in other.scales.items()
+        }
+        scales = {**self.scales, **scales}
+        return Plan(self.architecture, other.result, groups, slices, attributes, costs, budgets, notes, scales)
 
     def to_json(self) -> str:
         """Return the plan as JSON text with a format version; equal index lists are written once."""
         pool: dict[tuple[int, ...], int] = {}
         slices = {
             name: {
-                str(dimension): [kept.total, pool.setdefault(kept.indices, len(pool))]
+                str(dimension): [kept.total, pool.setdefault(kept.indices, len(pool)), kept.blocks]
                 for dimension, kept in dimensions.items()
             }
             for name, dimensions in self.slices.items()
@@ -134,9 +164,9 @@ class Plan:
             }
             for group in self.groups
         ]
-        document = {
+        document: dict[str, object] = {
             "format": "cutback plan",
-            "version": PLAN_VERSION,
+            "version": PLAN_VERSION if self.scales else 1,
             "architecture": self.architecture,
             "result": self.result,
             "budgets": self.budgets,
@@ -145,8 +175,13 @@ class Plan:
             "groups": groups,
             "slices": slices,
             "attributes": {path: dict(values) for path, values in self.attributes.items()},
-            "indices": list(pool),
         }
+        if self.scales:
+            document["scales"] = {
+                name: [[s.dimension, pool.setdefault(s.indices, len(pool)), s.factor] for s in found]
+                for name, found in self.scales.items()
+            }
+        document["indices"] = list(pool)
         return json.dumps(document, separators=(",", ":"))
 
     @classmethod
@@ -177,7 +212,10 @@ class Plan:
                 for g in document["groups"]
             )
             slices = {
-                name: {int(dimension): Kept(int(total), pool[number]) for dimension, (total, number) in found.items()}
+                name: {
+                    int(dimension): Kept(int(total), pool[number], *map(int, blocks))
+                    for dimension, (total, number, *blocks) in found.items()
+                }
                 for name, found in document["slices"].items()
             }
             attributes = {
@@ -187,7 +225,11 @@ class Plan:
             costs = {name: _cost(pair) for name, pair in document["costs"].items()}
             budgets, notes = tuple(document["budgets"]), tuple(document["notes"])
             architecture, result = (bytes.fromhex(document[name]).hex() for name in ("architecture", "result"))
-            return cls(architecture, result, groups, slices, attributes, costs, budgets, notes)
+            scales = {
+                name: tuple(Scaled(int(d), pool[number], _factor(factor)) for d, number, factor in found)
+                for name, found in (document["scales"] if version > 1 else {}).items()
+            }
+            return cls(architecture, result, groups, slices, attributes, costs, budgets, notes, scales)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise CorruptFile(f"the plan lacks or garbles a part ({type(error).__name__}: {error})") from error
 
@@ -214,6 +256,24 @@ def _width(value: object) -> Width:
     if type(value) is not int:
         raise ValueError(f"a width is {value!r}")
     return value
+
+
+def _factor(value: object) -> float:
+    """Read a factor."""
+    if not isinstance(value, float) or not math.isfinite(value) or value <= 0:
+        raise ValueError(f"a factor is {value!r}")
+    return value
+
+
+def _original(name: str, found: Sequence[Scaled], first: Plan) -> tuple[Scaled, ...]:
+    """Return what a second plan multiplies in the indices before the first."""
+    kept = first.slices.get(name, {})
+    return tuple(
+        Scaled(s.dimension, tuple(kept[s.dimension].indices[i] for i in s.indices), s.factor)
+        if s.dimension in kept
+        else s
+        for s in found
+    )
 
 
 def _cost(pair: Sequence[int]) -> Cost:

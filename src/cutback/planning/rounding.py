@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from cutback.graph.balance import System
 from cutback.graph.graph import Graph, Group, Slot, layer_of
 
 
@@ -38,6 +39,39 @@ def narrower_widths(
     for slot in produced(graph.groups[number]):
         allowed &= _allowed(graph, slot, number, settled, round_to, min_channels)
     return (np.flatnonzero(allowed)[::-1] + 1).tolist()
+
+
+def levels_allowed(
+    graph: Graph,
+    system: System,
+    levels: NDArray[np.int64],
+    settled: Mapping[int, int],
+    *,
+    round_to: int = 1,
+    min_channels: int = 1,
+) -> NDArray[np.bool_]:
+    """Return which levels of a balanced system give permitted widths, shape ``(levels,)``.
+
+    Args:
+        graph: the traced model.
+        system: groups that a balance links.
+        levels: how many units of each cell stay, shape ``(levels, cells)``.
+        settled: units of the groups whose width is settled already, by number.
+        round_to: widths are to be multiples of this; of layers shared with groups outside, their own part is.
+        min_channels: so many channels stay in each layer.
+    """
+    owner = np.array([cell.group for cell in system.cells])
+    allowed = np.ones(len(levels), dtype=bool)
+    for slot in dict.fromkeys(slot for number in system.groups for slot in produced(graph.groups[number])):
+        stays, brought = channels_of(graph, slot)
+        widths = np.full(len(levels), stays)
+        for number, channels in brought.items():
+            if number in system.groups:
+                widths = widths + channels * levels[:, owner == number].sum(axis=1)
+            else:
+                widths = widths + channels * settled.get(number, 0)
+        allowed &= (widths % round_to == 0) & (widths >= min_channels)
+    return allowed
 
 
 def rounding_notes(

@@ -1,16 +1,20 @@
 """What stays of each slice: from units of groups to indices along dimensions, and back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import fx
 
 from cutback.errors import IllegalCut
 from cutback.graph.capture import module_path, operator_of
+from cutback.graph.compensation import multiplied_rows
 from cutback.graph.graph import Graph
+from cutback.graph.matching import legal_cut
 from cutback.graph.replay import Illegal, Orders
-from cutback.graph.second_pass import natural_orders, second_pass
-from cutback.planning.plan import Kept, Plan
+from cutback.graph.scales import Rows
+from cutback.graph.second_pass import kept_labels, natural_orders
+from cutback.planning.plan import Kept, Plan, Scaled
 
 
 def kept_masks(graph: Graph, kept: Sequence[Sequence[int]]) -> list[NDArray[np.bool_]]:
@@ -33,16 +37,55 @@ def planned_masks(graph: Graph, plan: Plan) -> list[NDArray[np.bool_]]:
     return masks
 
 
-def kept_orders(graph: Graph, stays: list[NDArray[np.bool_]]) -> Orders:
-    """Return what stays of each slot, in the order the second pass finds where one is needed."""
+def planned_orders(graph: Graph, plan: Plan, stays: list[NDArray[np.bool_]]) -> Orders:
+    """Return the order a plan gives the slices of each state, where it keeps the same ones as ``stays``."""
+    found: Orders = {}
+    for (name, dimension), natural in natural_orders(graph, stays).items():
+        kept = plan.slices.get(name, {}).get(dimension)
+        if kept is not None and sorted(kept.indices) == natural.tolist():
+            found[name, dimension] = np.array(kept.indices, dtype=np.int64)
+    return found
+
+
+def settled(
+    graph: Graph, kept: Sequence[Sequence[int]], scores: Sequence[NDArray[np.float64]] | None = None
+) -> tuple[list[tuple[int, ...]], Orders, dict[Rows, float]]:
+    """Return a legal cut: the units that stay, the order of the slices of each state, and what is multiplied.
+
+    Args:
+        graph: the traced model.
+        kept: for each group the units that should stay.
+        scores: for each group the scores of its units; where they are given, other units of the same number may stay
+            instead where the movement of channels asks for it.
+
+    Raises:
+        IllegalCut: these units cannot go together.
+    """
+    stays = kept_masks(graph, kept)
+    for system in graph.systems:
+        if not system.balanced(system.counts_of(stays)):
+            names = ", ".join(graph.groups[number].name for number in system.groups[:4])
+            raise IllegalCut(
+                f"{names}: unequal numbers of channels would stay in blocks that must keep equally many (groups of a "
+                "convolution or norm, halves of a split, heads); keep as many in each, or let cutback.plan choose"
+            )
+    emptied = [slot.state for slot, owners in graph.slots.items() if not owners.stays(stays).any()]
+    if emptied:
+        raise IllegalCut(f"nothing would be left of {emptied[0]}; keep at least one channel of every layer")
+    numbers: dict[fx.Node, float] = {}
     try:
-        return second_pass(graph, stays)[0] if graph.coupling.assumes else natural_orders(graph, stays)
+        if graph.coupling.assumes:
+            stays, orders = legal_cut(graph, stays, scores, numbers)
+        else:
+            orders = natural_orders(graph, stays)
+        rows = multiplied_rows(graph.coupling.labellings, kept_labels(graph, stays), numbers)
     except Illegal as reason:
         where = f"{module_path(reason.node) or '(model)'} : {operator_of(reason.node)}"
         raise IllegalCut(
             f"{where}: {reason}; this choice of units would send channels where they do not belong; ignore the layers "
             "concerned or choose others"
         ) from reason
+    return [tuple(np.flatnonzero(mask).tolist()) for mask in stays], orders, rows
 
 
 def kept_slices(graph: Graph, orders: Orders) -> dict[str, dict[int, Kept]]:
@@ -50,6 +93,14 @@ def kept_slices(graph: Graph, orders: Orders) -> dict[str, dict[int, Kept]]:
     slices: dict[str, dict[int, Kept]] = {}
     for slot, owners in graph.slots.items():
         indices, total = orders[slot.state, slot.dimension], len(owners.group)
-        if len(indices) < total:
-            slices.setdefault(slot.state, {})[slot.dimension] = Kept(total, tuple(indices.tolist()))
+        if len(indices) < total or (np.diff(indices) < 0).any():
+            slices.setdefault(slot.state, {})[slot.dimension] = Kept(total, tuple(indices.tolist()), slot.blocks)
     return slices
+
+
+def planned_scales(rows: Mapping[Rows, float]) -> dict[str, tuple[Scaled, ...]]:
+    """Return what is multiplied, by the name of the state."""
+    scales: dict[str, tuple[Scaled, ...]] = {}
+    for (name, indices), factor in rows.items():
+        scales[name] = (*scales.get(name, ()), Scaled(0, indices, factor))
+    return scales

@@ -41,7 +41,9 @@ class FilterNorm:
         result: dict[str, Tensor] = {}
         for group in graph.groups:
             norms = [
-                torch.linalg.vector_norm(weight.flatten(1).double(), ord=self.order, dim=1)[indices.to(weight.device)]
+                torch.linalg.vector_norm(weight.flatten(1), ord=self.order, dim=1, dtype=torch.float64)[
+                    indices.to(weight.device)
+                ]
                 for weight, indices in ((w[:, None], i) for w, i in filter_slices(group, states))
             ]
             table = torch.cat(norms, dim=1)

@@ -5,14 +5,13 @@ would prove nothing.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import torch
 from torch import Tensor, fx
 
 from cutback.graph.capture import Capture, operator_of
 from cutback.graph.graph import Graph
-from cutback.graph.inputs import Inputs
 
 _NORMS = ("aten::batch_norm", "aten::instance_norm")
 _TRANSPOSED = tuple(f"aten::conv_transpose{n}d" for n in (1, 2, 3))
@@ -48,53 +47,56 @@ def well_conditioned(graph: Graph, states: Mapping[str, Tensor], generator: torc
     return result
 
 
-def awakened(recorded: Capture, states: Mapping[str, Tensor], inputs: Inputs) -> tuple[dict[str, Tensor], bool]:
-    """Return states under which no channel is dead: each is positive somewhere wherever it leaves a layer.
+class Awakening:
+    """Keeps a captured graph's channels alive while it runs: each is positive somewhere wherever it leaves a layer.
 
-    Of two channels that a rectifier turns to zero everywhere, one could stand for the other unnoticed. The graph is run
-    node by node; where a layer's channel is negative throughout, its shift is raised, or its filter negated where it
-    has none.
+    Of two channels that a rectifier turns to zero everywhere, one could stand for the other unnoticed. Where a layer's
+    channel is negative throughout, its shift is raised, or its filter negated where it has none, in the states and in
+    the layer's output alike: what the run returns is what the graph computes from the states as they are afterwards. A
+    state is changed only by the call that uses it first.
 
     Args:
-        recorded: a captured forward pass.
-        states: well-conditioned values.
-        inputs: what the network will be run on.
-
-    Returns:
-        The states, and whether everything the network computes from them is a number.
+        recorded: the captured forward pass.
+        parameters: names of the states that may be changed, in place.
     """
-    result = {name: tensor.detach().clone() for name, tensor in states.items()}
 
-    def call(node: fx.Node, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
-        output = node.target(*args, **kwargs)  # type: ignore[operator]
-        _awaken(operator_of(node), args, output)
-        return output
+    def __init__(self, recorded: Capture, parameters: Container[str]) -> None:
+        order = {node: number for number, node in enumerate(recorded.nodes)}
+        self._first_use = {
+            node: min(node.users, key=order.__getitem__)
+            for name, node in zip(recorded.states, recorded.nodes, strict=False)
+            if name in parameters and node.users
+        }
 
-    found = recorded.execute(result, inputs, call)
-    return result, not any(bool(tensor.isnan().any()) for tensor in found if tensor.is_floating_point())
+    def __call__(self, node: fx.Node, args: Sequence[object], output: object) -> None:
+        """Look at the output of a call, given its arguments, and change it and the states it comes from."""
+        operator = operator_of(node)
+        contraction = operator in _CONTRACTIONS
+        if not isinstance(output, Tensor) or not (contraction or operator in _NORMS):
+            return
+        weight, shift = [*args, None, None][1:3]
+        weight_free, shift_free = (self._is_first_use(node, position) for position in (1, 2))
+        spatial = weight.dim() - 2 if contraction and isinstance(weight, Tensor) else output.dim() - 2
+        channel = output.dim() - 1 - spatial
+        across = [dimension for dimension in range(output.dim()) if dimension != channel]
+        highest = output.amax(across)
+        wanted = 0.25 * output.std().clamp(min=1e-3)
+        shape = [1] * output.dim()
+        shape[channel] = -1
+        if isinstance(shift, Tensor):
+            if shift_free:
+                lift = torch.where(highest < wanted, wanted - highest, 0)
+                shift.add_(lift)
+                output.add_(lift.view(shape))
+        elif weight_free and contraction and operator not in _TRANSPOSED and isinstance(weight, Tensor):
+            sign = torch.where(highest < wanted, -1.0, 1.0).to(output.dtype)
+            weight.mul_(sign.view(-1, *[1] * (weight.dim() - 1)))
+            output.mul_(sign.view(shape))
 
-
-def _awaken(operator: str, args: Sequence[object], output: object) -> None:
-    """Raise or negate the channels of a layer's output that are negative throughout, and its state with them."""
-    contraction = operator in _CONTRACTIONS
-    if not isinstance(output, Tensor) or not (contraction or operator in _NORMS):
-        return
-    weight, shift = [*args, None, None][1:3]
-    spatial = weight.dim() - 2 if contraction and isinstance(weight, Tensor) else output.dim() - 2
-    channel = output.dim() - 1 - spatial
-    across = [dimension for dimension in range(output.dim()) if dimension != channel]
-    highest = output.amax(across)
-    wanted = 0.25 * output.std().clamp(min=1e-3)
-    lift = torch.where(highest < wanted, wanted - highest, 0)
-    shape = [1] * output.dim()
-    shape[channel] = -1
-    if isinstance(shift, Tensor):
-        shift.add_(lift)
-        output.add_(lift.view(shape))
-    elif contraction and operator not in _TRANSPOSED and isinstance(weight, Tensor):
-        sign = torch.where(highest < wanted, -1.0, 1.0).to(output.dtype)
-        weight.mul_(sign.view(-1, *[1] * (weight.dim() - 1)))
-        output.mul_(sign.view(shape))
+    def _is_first_use(self, node: fx.Node, position: int) -> bool:
+        """Say whether an argument is a state that may be changed and that no call before this one has used."""
+        source = node.args[position] if position < len(node.args) else None
+        return isinstance(source, fx.Node) and self._first_use.get(source) is node
 
 
 def _kinds(graph: Graph) -> dict[str, str]:

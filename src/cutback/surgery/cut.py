@@ -1,6 +1,7 @@
 """Carrying out a plan on a model, in place, all or nothing."""
 
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -8,14 +9,19 @@ from torch.optim import Optimizer
 
 from cutback.errors import ArchitectureMismatch, StaleGraph, UnreachedParameters
 from cutback.graph.architecture import hash_of
+from cutback.graph.attributes import holder, like
 from cutback.graph.clone import state_tensors
 from cutback.graph.graph import Graph, layer_of
-from cutback.planning.plan import Plan
+from cutback.graph.unwrap import inside
+from cutback.planning.plan import Plan, Width
 from cutback.surgery.optimizers import stage_optimizers
-from cutback.surgery.slices import check_slice, sliced
+from cutback.surgery.slices import check_scales, check_slice, multiplied, sliced
 from cutback.surgery.transaction import Transaction
 from cutback.surgery.verify import Proof
 from cutback.surgery.verify import prove as prove_plan
+from cutback.surgery.wrappers import check_same_on_all_ranks, stage_refusal
+
+Gradients = Literal["cut", "clear"]
 
 
 def cut_in_place(
@@ -24,45 +30,98 @@ def cut_in_place(
     *,
     optimizers: Iterable[Optimizer] = (),
     copies: Iterable[nn.Module] = (),
+    gradients: Gradients = "cut",
     prove: bool = True,
     ignore_unreached: bool = False,
 ) -> Proof | None:
     """Carry out a plan. See ``cutback.apply_`` for the arguments and the errors."""
     model = graph.model
     _check_fits(graph, plan)
+    check_same_on_all_ranks(graph.wrappers, plan)
     if not ignore_unreached:
         _check_unreached(graph, plan)
     proof = prove_plan(graph, plan) if prove else None
     # Parameters made in inference mode could never be trained again.
     with torch.inference_mode(mode=False):
         transaction = Transaction()
-        stage_cut(transaction, model, plan)
-        for copy in copies:
-            stage_cut(transaction, copy, plan)
+        for cut in (model, *copies):
+            stage_cut(transaction, cut, plan, gradients=gradients)
+        for wrapper in graph.wrappers:
+            stage_refusal(transaction, wrapper)
         stage_optimizers(transaction, optimizers, dict(model.named_parameters()), plan.slices)
         transaction.commit()
     return proof
 
 
-def stage_cut(transaction: Transaction, model: nn.Module, plan: Plan) -> None:
-    """Stage the cut of a model, or of a copy that wraps one under ``module.`` (EMA).
+def stage_cut(transaction: Transaction, model: nn.Module, plan: Plan, *, gradients: Gradients = "cut") -> None:
+    """Stage the cut of a model, or of a copy inside a wrapper.
+
+    Args:
+        transaction: receives the changes.
+        model: the model, or what holds it as ``module`` (``AveragedModel``, DDP) or is its compiled form.
+        plan: a plan for the model.
+        gradients: ``cut`` those present along, or ``clear`` those of all parameters.
+
+    Gradients are cut along; those of slices that are multiplied are divided, as the chain rule has it.
 
     Raises:
         ArchitectureMismatch: the plan does not fit it.
     """
+    model = _planned_model(model, plan)
     states = state_tensors(model)
-    prefix = "module." if next(iter(plan.slices), "") not in states else ""
-    for name, dimensions in plan.slices.items():
+    for name in dict.fromkeys([*plan.slices, *plan.scales]):
+        dimensions, scales = plan.slices.get(name, {}), plan.scales.get(name, ())
         for dimension, kept in dimensions.items():
-            check_slice(states, prefix + name, dimension, kept)
-        tensor = states[prefix + name]
-        data = sliced(tensor.detach(), dimensions)
-        gradient = sliced(tensor.grad, dimensions) if tensor.grad is not None else None
+            check_slice(states, name, dimension, kept)
+        check_scales(states, name, scales)
+        tensor = states[name]
+        data = sliced(multiplied(tensor.detach(), scales), dimensions)
+        gradient = None
+        if tensor.grad is not None and gradients == "cut":
+            gradient = sliced(multiplied(tensor.grad, scales, inverse=True), dimensions)
         transaction.set_tensor(tensor, data, gradient)
+    if gradients == "clear":
+        for name, tensor in states.items():
+            if name not in plan.slices and name not in plan.scales and tensor.grad is not None:
+                transaction.set_attribute(tensor, "grad", None)
     for path, values in plan.attributes.items():
-        module = model.get_submodule(prefix + path)
         for attribute, value in values.items():
-            transaction.set_attribute(module, attribute, value)
+            transaction.set_attribute(*_checked_attribute(model, path, attribute, value))
+
+
+def _checked_attribute(model: nn.Module, path: str, attribute: str, value: Width) -> tuple[object, str, object]:
+    """Return the holder of a width attribute, its name there, and the new value in the type of the old.
+
+    Raises:
+        ArchitectureMismatch: there is no such attribute, or what it holds is nothing this could be a cut of.
+    """
+    try:
+        owner, name = holder(model, path, attribute)
+    except AttributeError:
+        raise ArchitectureMismatch(
+            f"the plan sets {path}.{attribute}, which this {type(model).__name__} does not have; use the plan on the "
+            "model it was made for"
+        ) from None
+    held = getattr(owner, name)
+    before, after = (tuple(v) if isinstance(v, list | tuple) else (v,) for v in (held, value))
+    alike = isinstance(held, list | tuple) == isinstance(value, tuple) and len(before) == len(after)
+    if not alike or not all(type(old) is int and 0 < new <= old for old, new in zip(before, after, strict=True)):
+        raise ArchitectureMismatch(
+            f"the plan sets {path}.{attribute} to {value}, but it holds {held!r} here; use the plan on the model it "
+            "was made for"
+        )
+    return owner, name, like(held, value)
+
+
+def _planned_model(model: nn.Module, plan: Plan) -> nn.Module:
+    """Return the model a plan speaks of: this one, or the one inside that holds the plan's tensors."""
+    name, found = next(iter(plan.slices), ""), model
+    while name not in state_tensors(found):
+        deeper = inside(found) or getattr(found, "module", None)
+        if not isinstance(deeper, nn.Module):
+            return model
+        found = deeper
+    return found
 
 
 def cut_fresh(model: nn.Module, plan: Plan) -> None:

@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Mapping
 
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 from torch.utils import _pytree as pytree
 
 from cutback.errors import OptimizerStateError
 from cutback.planning.plan import Kept
+from cutback.surgery.flat_history import stage_flat_history
 from cutback.surgery.slices import sliced
 from cutback.surgery.transaction import Transaction
 
@@ -21,8 +22,8 @@ def stage_optimizers(
     """Stage the cut of all state the optimisers hold for the parameters.
 
     A state tensor is cut along every dimension in which it has the parameter's size; one of size 1 there (a factored
-    second moment) and a lone number (a step count) stay. SGD, Adam, AdamW and every other optimiser that keeps its
-    state by parameter is covered.
+    second moment) and a lone number (a step count) stay. Every optimiser of ``torch.optim`` is covered, and any other
+    that keeps its state by parameter; for L-BFGS see ``stage_flat_history``.
 
     Args:
         transaction: receives the changes.
@@ -38,6 +39,9 @@ def stage_optimizers(
         held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         if not any(names.get(id(parameter)) in slices for parameter in held):
             continue
+        if isinstance(optimizer, LBFGS):
+            stage_flat_history(transaction, optimizer, names, slices)
+            continue
         for parameter, state in optimizer.state.items():
             name = names.get(id(parameter), "")
             for key, value in state.items():
@@ -48,7 +52,7 @@ def stage_optimizers(
 
 
 def _refuse_history(value: object, parameter: Tensor, where: str) -> None:
-    """Refuse what spans several parameters: containers of tensors, and tensors larger than the parameter (L-BFGS)."""
+    """Refuse what spans several parameters: containers of tensors, and tensors larger than the parameter."""
     leaves = pytree.tree_leaves(value)
     if any(isinstance(leaf, Tensor) and (leaf is not value or leaf.numel() > parameter.numel()) for leaf in leaves):
         raise OptimizerStateError(

@@ -1,6 +1,6 @@
 """The proof's reference: the captured graph with the removed channels silenced where they are consumed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -9,25 +9,59 @@ from torch import Tensor, fx
 
 from cutback.graph.call import Mixing, Trail
 from cutback.graph.capture import Capture, operator_of
-from cutback.graph.graph import Graph
+from cutback.graph.graph import Graph, Slot
 from cutback.graph.inputs import Inputs
+from cutback.graph.labels import core
 from cutback.graph.replay import KeptLabels
 
 
 def silenced_states(graph: Graph, states: Mapping[str, Tensor], kept: list[NDArray[np.bool_]]) -> dict[str, Tensor]:
-    """Return states with the columns that consume removed channels set to zero."""
+    """Return states with the columns that consume removed channels set to zero; the others are the same tensors."""
     result = dict(states)
-    for slot, owners in graph.slots.items():
-        if slot.consumes:
-            removed = torch.from_numpy(np.flatnonzero(~owners.stays(kept)))
-            if len(removed):
-                weight = result[slot.state]
-                result[slot.state] = weight.index_fill(slot.dimension, removed.to(weight.device), 0)
+    for slot, removed in _consumers(graph, states, kept):
+        result[slot.state] = result[slot.state].masked_fill(removed, 0)
     return result
 
 
+def restored_states(
+    graph: Graph, silenced: Mapping[str, Tensor], states: Mapping[str, Tensor], kept: list[NDArray[np.bool_]]
+) -> dict[str, Tensor]:
+    """Return silenced states, which may have been changed since, with the columns from before in their places."""
+    result = dict(silenced)
+    for slot, removed in _consumers(graph, states, kept):
+        result[slot.state] = torch.where(removed, states[slot.state], result[slot.state])
+    return result
+
+
+def _consumers(
+    graph: Graph, states: Mapping[str, Tensor], kept: list[NDArray[np.bool_]]
+) -> Iterator[tuple[Slot, Tensor]]:
+    """Yield the slots that lose columns, and which ones: a mask that the state's shape can be expanded from."""
+    for slot, owners in graph.slots.items():
+        stays = owners.stays(kept) if slot.consumes else np.ones(0, dtype=bool)
+        if not stays.all():
+            weight = states[slot.state]
+            removed = torch.from_numpy(~stays).to(weight.device)
+            shape = [1] * weight.dim()
+            shape[slot.dimension] = weight.shape[slot.dimension]
+            if slot.blocks > 1:
+                shape[0] = weight.shape[0]
+                removed = removed.view(slot.blocks, -1).repeat_interleave(shape[0] // slot.blocks, 0)
+            yield slot, removed.view(shape)
+
+
+def mixes(trails: Sequence[Trail]) -> bool:
+    """Say whether some operator mixes channels, so that silent ones would still change what it computes."""
+    return any(trail.mixed for trail in trails)
+
+
 def run_silenced(
-    recorded: Capture, trails: Sequence[Trail], labels: KeptLabels, states: Mapping[str, Tensor], inputs: Inputs
+    recorded: Capture,
+    trails: Sequence[Trail],
+    labels: KeptLabels,
+    states: Mapping[str, Tensor],
+    inputs: Inputs,
+    after: Callable[[fx.Node, Sequence[object], object], None] | None = None,
 ) -> list[Tensor]:
     """Run a captured graph in which operators that mix channels see only those that stay.
 
@@ -37,17 +71,23 @@ def run_silenced(
         labels: which labels stay.
         states: silenced states.
         inputs: the inputs.
+        after: called after each call of an operator that mixes none, with its arguments and its output.
 
     Returns:
         The graph's results; where channels are gone their places hold zeros.
     """
-    if not any(trail.mixed for trail in trails):
+    if after is None and not mixes(trails):
         return recorded.run(states, inputs)
     waiting = iter(trails)
 
     def call(node: fx.Node, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
         mixed = next(waiting).mixed if operator_of(node) != "getitem" else []
-        return _mixed_call(node, args, kwargs, mixed, labels) if mixed else node.target(*args, **kwargs)  # type: ignore[operator]
+        if mixed:
+            return _mixed_call(node, args, kwargs, mixed, labels)
+        output = node.target(*args, **kwargs)  # type: ignore[operator]
+        if after is not None:
+            after(node, args, output)
+        return output
 
     return recorded.execute(states, inputs, call)
 
@@ -61,9 +101,12 @@ def _mixed_call(
     restore: list[tuple[int, Tensor, int]] = []
     for mixing in mixed:
         value = arguments[mixing.argument]
+        if not mixing.dimensions:
+            arguments[mixing.argument] = _masked(value, mixing, labels)
+            continue
         if not isinstance(value, Tensor):
             continue
-        stays = labels.mask(mixing.labels)
+        stays = labels.mask(core(mixing.labels))
         for dimension in mixing.dimensions:
             others = [d for d in range(stays.dim()) if d != dimension]
             index = (stays.any(others) if others else stays).nonzero().flatten().to(value.device)
@@ -78,6 +121,16 @@ def _mixed_call(
     for dimension, index, size in restore:
         result = _spread_out(result, dimension, index, size)
     return result
+
+
+def _masked(value: object, mixing: Mixing, labels: KeptLabels) -> object:
+    """Return an argument with zeros in the place of what is removed."""
+    if isinstance(value, list | tuple):
+        return [_masked(item, mixing, labels) if n == mixing.position else item for n, item in enumerate(value)]
+    if not isinstance(value, Tensor):
+        return value
+    stays = labels.mask(core(mixing.labels)).to(value.device)
+    return torch.where(stays, value, value.new_zeros(()))
 
 
 def _spread_out(result: Tensor, dimension: int, index: Tensor, size: int) -> Tensor:

@@ -3,7 +3,8 @@
 from collections.abc import Callable, MutableMapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 
 class Transaction:
@@ -28,6 +29,16 @@ class Transaction:
         """Stage an entry of a mapping."""
         old = owner[key]
         self._steps.append((lambda: owner.__setitem__(key, value), lambda: owner.__setitem__(key, old)))
+
+    def add_guard(self, module: nn.Module, guard: Callable[[nn.Module, object], None]) -> None:
+        """Stage a hook that runs before a module's forward, ahead of all others."""
+        handles: list[RemovableHandle] = []
+
+        def undo() -> None:
+            for handle in handles:
+                handle.remove()
+
+        self._steps.append((lambda: handles.append(module.register_forward_pre_hook(guard, prepend=True)), undo))
 
     def commit(self) -> None:
         """Make all changes."""

@@ -1,6 +1,7 @@
 """The proof of a cut: the pruned model computes what the original computes with the removed channels silenced."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,19 +10,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cutback.errors import CutbackError, DataDependentControlFlow, NotEquivalent
-from cutback.graph.capture import Capture, capture
+from cutback.graph.capture import Capture, capture, module_path
 from cutback.graph.clone import ordinary, own_tensors, random_state_kept, state_tensors, structural_clone
 from cutback.graph.graph import Graph
 from cutback.graph.inputs import Inputs
-from cutback.graph.replay import KeptLabels
-from cutback.graph.second_pass import kept_labels
-from cutback.planning.make import planned_masks
+from cutback.graph.replay import Illegal
+from cutback.graph.second_pass import kept_labels, second_pass
+from cutback.graph.weights import ComputedWeight
 from cutback.planning.plan import Plan
-from cutback.surgery.comparing import kept_part, relative_error
-from cutback.surgery.conditioning import awakened, well_conditioned
+from cutback.planning.slices import planned_masks, planned_orders
+from cutback.surgery.comparing import kept_part, places_of, relative_error
+from cutback.surgery.conditioning import Awakening, well_conditioned
+from cutback.surgery.factors import multiplied_results
 from cutback.surgery.gradients import gradients_of, reachable
 from cutback.surgery.running import Run, Runner, double, exact, redrawn, redrawn_in_range, single
-from cutback.surgery.silenced import run_silenced, silenced_states
+from cutback.surgery.silenced import mixes, restored_states, run_silenced, silenced_states
 from cutback.surgery.slices import cut_states
 
 _SINGLE = 1e-5
@@ -49,10 +52,16 @@ class Proof:
 def prove(graph: Graph, plan: Plan) -> Proof:
     """Prove a plan's cut without carrying it out on the model.
 
-    The reference is the captured graph on the original states with the columns of removed channels set to zero; the
-    pruned model's own forward must agree with it at the kept channels of every module, in eval and in train mode, on
-    the model's values and the example inputs and on well-conditioned random values and inputs. The same parameters must
-    receive a gradient.
+    The pruned model's own forward must agree, at the kept channels of every module, with the original in which the
+    columns of removed channels are zero: in eval and in train mode, on the model's values and the example inputs and on
+    well-conditioned random values and inputs. The same parameters must receive a gradient. On the model's values the
+    original is its own forward, on random ones its captured graph; where operators mix channels (a layer norm), so that
+    they have to be shown the kept ones alone, it is the captured graph both times.
+
+    In each mode that takes four forward passes, two of them of the pruned model, and one backward pass. More are run
+    only where float32 is not enough (all is repeated in float64), where a difference has to be explained, and where
+    normal random inputs give something that is not a number (then the graph is run once more, on inputs in the range of
+    the examples).
 
     Args:
         graph: the traced model.
@@ -68,17 +77,25 @@ def prove(graph: Graph, plan: Plan) -> Proof:
     with torch.inference_mode(mode=False):
         states = {name: single(ordinary(tensor)) for name, tensor in state_tensors(graph.model).items()}
     kept = planned_masks(graph, plan)
+    try:
+        narrow = second_pass(graph, kept, planned_orders(graph, plan, kept))[1] if graph.coupling.assumes else None
+    except Illegal as reason:
+        where = module_path(reason.node)
+        raise NotEquivalent(
+            f"{where or '(model)'}: {reason}; nothing was changed; if the plan was made by cutback for this model, "
+            "this is a bug worth reporting",
+            where,
+        ) from reason
     generator = torch.Generator().manual_seed(_SEED)
     devices = [tensor.device for tensor in states.values()]
     proofs: list[Proof] = []
     with random_state_kept(), exact(devices), torch.inference_mode(mode=False), torch.enable_grad():
         random = well_conditioned(graph, states, generator)
         for number, recorded in enumerate(graph.captures):
-            check = _Check(graph, plan, number, kept)
+            check = _Check(graph, plan, number, kept, narrow[number] if narrow else None)
             own = recorded.inputs.map(lambda tensor: single(ordinary(tensor)))
-            proofs.append(check(states, own, gradients=True))
-            awake, fresh = _fresh(check.recorded, random, own, generator)
-            proofs.append(check(awake, fresh, gradients=False))
+            proofs.append(check.on_own_values(states, own))
+            proofs.append(check.on_random_values(random, own, generator))
     return Proof(
         max(proof.error for proof in proofs),
         any(proof.double for proof in proofs),
@@ -87,29 +104,28 @@ def prove(graph: Graph, plan: Plan) -> Proof:
     )
 
 
-def _fresh(
-    recorded: Capture, states: Mapping[str, Tensor], inputs: Inputs, generator: torch.Generator
-) -> tuple[dict[str, Tensor], Inputs]:
-    """Return well-conditioned states and fresh inputs: normal ones, or in the examples' range where those give NaN."""
-    with torch.no_grad():
-        torch.manual_seed(_SEED)
-        fresh = inputs.map(lambda tensor: redrawn(tensor, generator))
-        awake, sound = awakened(recorded, states, fresh)
-        if not sound:
-            fresh = inputs.map(lambda tensor: redrawn_in_range(tensor, generator))
-            awake, _ = awakened(recorded, states, fresh)
-    return awake, fresh
-
-
 class _Check:
     """Compares reference and pruned model in one mode."""
 
-    def __init__(self, graph: Graph, plan: Plan, number: int, kept: list[NDArray[np.bool_]]) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        plan: Plan,
+        number: int,
+        kept: list[NDArray[np.bool_]],
+        narrow: Sequence[Tensor | ComputedWeight] | None,
+    ) -> None:
         recorded = graph.captures[number]
         self._graph, self._plan, self.recorded, self._kept = graph, plan, recorded, kept
-        self._units = graph.result_units[number]
+        self._parameters = {name for name, _ in graph.model.named_parameters()}
+        self._factors = multiplied_results(graph.coupling.labellings[number], plan)
         self._trails = graph.coupling.labellings[number].trails
         self._labels = kept_labels(graph, kept)
+        whole = graph.coupling.labellings[number].results
+        self._places = [
+            places_of(labels, narrow[position] if narrow else None, self._labels)
+            for position, labels in enumerate(whole)
+        ]
         changes = [(path, name, value) for path, values in plan.attributes.items() for name, value in values.items()]
         self._dense = Runner(graph.model, training=recorded.training)
         self._pruned = Runner(graph.model, training=recorded.training, changes=changes)
@@ -120,24 +136,38 @@ class _Check:
             self.recorded = self._captured(states, recorded.inputs.map(single))
         self._where = "train mode" if recorded.training else "eval mode"
 
-    def __call__(self, states: Mapping[str, Tensor], inputs: Inputs, *, gradients: bool) -> Proof:
+    def on_own_values(self, states: Mapping[str, Tensor], inputs: Inputs) -> Proof:
+        """Compare on the model's values and the example inputs, gradients included."""
+        reference = self._reference(states, inputs, gradients=True)
+        return self._settled(reference, states, inputs, gradients=True)
+
+    def on_random_values(self, states: Mapping[str, Tensor], examples: Inputs, generator: torch.Generator) -> Proof:
+        """Compare on well-conditioned values and fresh inputs, normal ones or, should those give NaN, in range."""
+        reference, awake, inputs = self._awakened(states, examples.map(lambda tensor: redrawn(tensor, generator)))
+        if any(bool(tensor.isnan().any()) for tensor in reference.tensors if tensor.is_floating_point()):
+            inputs = examples.map(lambda tensor: redrawn_in_range(tensor, generator))
+            reference, awake, inputs = self._awakened(states, inputs)
+        return self._settled(reference, awake, inputs, gradients=False)
+
+    def _settled(self, reference: Run, states: Mapping[str, Tensor], inputs: Inputs, *, gradients: bool) -> Proof:
+        """Compare with a reference; if they differ, in float64; if they still do, find out who is to blame."""
         try:
-            return self._compare(states, inputs, _SINGLE, gradients=gradients)
-        except (NotEquivalent, DataDependentControlFlow) as first:
+            return self._compare(reference, states, inputs, _SINGLE, gradients=gradients)
+        except NotEquivalent as first:
             try:
                 return self._in_double(states, inputs, gradients=gradients)
-            except NotEquivalent as second:
-                raise (first if isinstance(first, DataDependentControlFlow) else second) from None
-            except CutbackError:
-                raise first from None
+            except CutbackError as second:
+                self._check_graph_is_the_model(states, inputs)
+                raise (second if isinstance(second, NotEquivalent) else first) from None
 
     def _in_double(self, states: Mapping[str, Tensor], inputs: Inputs, *, gradients: bool) -> Proof:
         """Compare in float64, with a capture in float64: what code creates has the type of what it computes with."""
         precise, before = {name: double(tensor) for name, tensor in states.items()}, self.recorded
         self._double = self._double or self._captured(precise, self.recorded.inputs.map(double))
-        self.recorded = self._double
+        self.recorded, inputs = self._double, inputs.map(double)
         try:
-            proof = self._compare(precise, inputs.map(double), _DOUBLE, gradients=gradients)
+            reference = self._reference(precise, inputs, gradients=gradients, graph=not gradients)
+            proof = self._compare(reference, precise, inputs, _DOUBLE, gradients=gradients)
         finally:
             self.recorded = before
         return Proof(proof.error, double=True, comparisons=proof.comparisons)
@@ -148,77 +178,116 @@ class _Check:
         own_tensors(clone, states)
         return capture(clone, inputs, training=self.recorded.training)
 
-    def _compare(self, states: Mapping[str, Tensor], inputs: Inputs, tolerance: float, *, gradients: bool) -> Proof:
-        self._graph_is_the_model(states, inputs, tolerance)
+    def _reference(self, states: Mapping[str, Tensor], inputs: Inputs, *, gradients: bool, graph: bool = False) -> Run:
+        """Run the original with the removed channels silenced: its own forward, or its captured graph."""
         silenced = self._leaves(silenced_states(self._graph, states, self._kept), gradients=gradients)
+        with self._explained(states, inputs), torch.set_grad_enabled(gradients):
+            torch.manual_seed(_SEED)
+            if not (graph or mixes(self._trails)):
+                return self._dense(silenced, inputs)
+            return self._of_graph(run_silenced(self.recorded, self._trails, self._labels, silenced, inputs), silenced)
+
+    def _awakened(self, states: Mapping[str, Tensor], inputs: Inputs) -> tuple[Run, dict[str, Tensor], Inputs]:
+        """Run the captured graph with the removed channels silenced, its other channels kept alive by changed states.
+
+        Returns:
+            The run, and the states and inputs it is a run of.
+        """
+        fresh = {name: tensor.detach().clone() for name, tensor in states.items()}
+        silenced = silenced_states(self._graph, fresh, self._kept)
+        leaves = self._leaves(silenced, gradients=False)  # the parameters among them are those of ``silenced``
+        with self._explained(states, inputs), torch.no_grad():
+            torch.manual_seed(_SEED)
+            awaken = Awakening(self.recorded, self._parameters)
+            tensors = run_silenced(self.recorded, self._trails, self._labels, leaves, inputs, awaken)
+        return self._of_graph(tensors, leaves), restored_states(self._graph, silenced, fresh, self._kept), inputs
+
+    def _of_graph(self, tensors: Sequence[Tensor], leaves: Mapping[str, Tensor]) -> Run:
+        """Describe a run of the captured graph."""
+        return Run(self._paths, tensors, self.recorded.outputs, leaves)
+
+    def _compare(
+        self, reference: Run, states: Mapping[str, Tensor], inputs: Inputs, tolerance: float, *, gradients: bool
+    ) -> Proof:
+        """Run the pruned model and compare it with the reference."""
         cut = self._leaves(cut_states(states, self._plan), gradients=gradients)
-        with torch.set_grad_enabled(gradients):
-            reference = self._reference(silenced, inputs, self._labels)
-            try:
+        try:
+            with torch.set_grad_enabled(gradients):
                 torch.manual_seed(_SEED)
                 pruned = self._pruned(cut, inputs)
-            except Exception as error:
-                path = self._pruned.running
-                raise NotEquivalent(
-                    f"the pruned model's own forward fails in {self._where} in module {path or '(model)'}: "
-                    f"{type(error).__name__}: {error}; nothing was changed",
-                    path,
-                ) from error
+        except Exception as error:
+            path = self._pruned.running
+            raise NotEquivalent(
+                f"the pruned model's own forward fails in {self._where} in module {path or '(model)'}: "
+                f"{type(error).__name__}: {error}; nothing was changed",
+                path,
+            ) from error
         errors = self._errors(reference, pruned, tolerance)
         if gradients:
             self._same_gradients(reference, pruned)
         return Proof(max(errors, default=0.0), double=False, comparisons=len(errors))
 
-    def _graph_is_the_model(self, states: Mapping[str, Tensor], inputs: Inputs, tolerance: float) -> None:
-        """Check that the uncut captured graph equals the model's own forward."""
+    @contextmanager
+    def _explained(self, states: Mapping[str, Tensor], inputs: Inputs) -> Iterator[None]:
+        """Find out, where a reference fails to run, whether that is because of the model."""
+        try:
+            yield
+        except Exception:
+            self._check_graph_is_the_model(states, inputs)
+            raise
+
+    def _check_graph_is_the_model(self, states: Mapping[str, Tensor], inputs: Inputs) -> None:
+        """Check that the uncut captured graph equals the model's own forward.
+
+        Raises:
+            DataDependentControlFlow: it does not.
+        """
         try:
             with torch.no_grad():
                 torch.manual_seed(_SEED)
                 own = self._dense(self._leaves(states, gradients=False), inputs)
-                captured = self._reference(self._leaves(states, gradients=False), inputs, None)
+                torch.manual_seed(_SEED)
+                captured = self.recorded.run(self._leaves(states, gradients=False), inputs)
         except Exception as error:
             raise DataDependentControlFlow(
                 f"{type(self._graph.model).__name__} cannot be run again in {self._where} on other values of the same "
                 f"shapes ({type(error).__name__}: {error}); make its forward a function of its inputs"
             ) from error
-        same = own.outputs == captured.outputs and list(own.paths) == list(captured.paths)
-        found = zip(own.tensors[: own.outputs], captured.tensors[: own.outputs], strict=True)
-        if not same or any(relative_error(a, b) > tolerance for a, b in found):
+        same = list(own.paths) == self._paths
+        found = zip(own.tensors[: own.outputs], captured[: own.outputs], strict=True)
+        if not same or any(relative_error(a, b) > _SINGLE for a, b in found):
             raise DataDependentControlFlow(
                 f"{type(self._graph.model).__name__} computes something else than was recorded from it in "
                 f"{self._where}: its forward depends on values, on a counter or on unseeded randomness; make it a "
                 "function of its inputs"
             )
 
-    def _reference(self, states: Mapping[str, Tensor], inputs: Inputs, labels: KeptLabels | None) -> Run:
-        """Run the captured graph, silenced where labels say what stays."""
-        torch.manual_seed(_SEED)
-        if labels is None:
-            tensors = self.recorded.run(states, inputs)
-        else:
-            tensors = run_silenced(self.recorded, self._trails, labels, states, inputs)
-        paths = ["" for _ in range(self.recorded.outputs)] + list(self.recorded.module_outputs)
-        return Run(paths, tensors, self.recorded.outputs, states)
+    @property
+    def _paths(self) -> list[str]:
+        """The module that returns each tensor of a run; empty for the model's outputs."""
+        return ["" for _ in range(self.recorded.outputs)] + list(self.recorded.module_outputs)
 
     def _leaves(self, states: Mapping[str, Tensor], *, gradients: bool) -> dict[str, Tensor]:
         """Return fresh leaves: parameters that may receive gradients, and buffers that may be written."""
         trained = {name for name, parameter in self._graph.model.named_parameters() if parameter.requires_grad}
-        parameters = {name for name, _ in self._graph.model.named_parameters()}
         return {
             name: tensor.detach().requires_grad_(gradients and name in trained)
-            if name in parameters
+            if name in self._parameters
             else tensor.detach().clone()
             for name, tensor in states.items()
         }
 
     def _errors(self, reference: Run, pruned: Run, tolerance: float) -> list[float]:
         """Compare what every module returned, then the model's outputs; raise at the first difference."""
-        if list(reference.paths) != list(pruned.paths):
+        if not list(reference.paths) == list(pruned.paths) == self._paths:
             raise NotEquivalent(f"the pruned model runs other modules than the original in {self._where}")
+        recorded = [tuple(result.meta["val"].shape) for result in self.recorded.results]
+        if [tuple(tensor.shape) for tensor in reference.tensors] != recorded:
+            raise NotEquivalent(f"the original returns other shapes than were recorded in {self._where}")
         order = [*range(reference.outputs, len(reference.paths)), *range(reference.outputs)]
         errors: list[float] = []
         for position in order:
-            expected = kept_part(reference.tensors[position].detach(), self._units[position], self._kept)
+            expected = kept_part(self._as_multiplied(reference, position), self._places[position])
             path, found = reference.paths[position], pruned.tensors[position].detach()
             if expected.shape != found.shape:
                 what = f"shape {tuple(found.shape)} instead of {tuple(expected.shape)}"
@@ -237,6 +306,16 @@ class _Check:
                 path,
             )
         return errors
+
+    def _as_multiplied(self, reference: Run, position: int) -> Tensor:
+        """Return a result of the reference with what the plan multiplies multiplied where it shows, and only there.
+
+        What lies behind the operator that is made up for must equal the original as it is: that is the proof.
+        """
+        result = reference.tensors[position].detach()
+        for shown, factor in self._factors.get(position, ()):
+            result = torch.where(shown.to(result.device), result * factor, result)
+        return result
 
     def _same_gradients(self, reference: Run, pruned: Run) -> None:
         """Check that the same parameters receive a gradient; a model that cannot be differentiated has none."""

@@ -5,23 +5,24 @@ positions, and which sizes in the call must follow.
 """
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from cutback.graph.call import Call, Labels, Refused, rules
-from cutback.graph.labels import compact, core, varies, varying_dimensions
+from cutback.graph.labels import NONE, compact, core, varies, varying_dimensions
 from cutback.graph.states import State
 
 _FREE = ("permute", "transpose", "t", "numpy_T", "mT", "movedim", "moveaxis", "swapaxes", "swapdims", "unsqueeze")
 _ALSO_FREE = ("squeeze", "flip", "flatten", "repeat_interleave", "repeat", "tile", "pixel_unshuffle")
-_END = 2**63 - 1
 
 
 @rules.register(*(f"aten::{name}" for name in (*_FREE, *_ALSO_FREE)))
 def free(call: Call) -> Labels:
     """Run an operator that stays right whichever channels go."""
-    return _run(call, call.node.target)
+    return run(call, call.node.target)
 
 
 @rules.register(
@@ -36,75 +37,57 @@ def view(call: Call) -> Labels:
         start = int(call.arguments["dim"]) % labels.dim()  # type: ignore[call-overload]
         sizes = list(call.arguments["sizes"])  # type: ignore[call-overload]
         written = [-1] * start + sizes + [-1] * (labels.dim() - start - 1)
+    narrow, sizes = labels, list(shape)
     for sources, targets in _regrouped(labels.shape, shape):
         if not any(varies(labels, dimension) for dimension in sources):
+            for dimension in sources:  # constant, so that one stands for all
+                narrow = narrow.narrow(dimension, 0, 1)
+            for dimension in targets:
+                sizes[dimension] = 1
             continue
         if len(sources) > 1 and len(targets) > 1:
-            raise Refused(f"regroups {tuple(labels.shape)} to {tuple(shape)} across the channels")
+            _regroup(call, labels, sources, targets)
+            continue
         literal = [dimension for dimension in targets if written[dimension] != -1]
         if len(targets) > 1:
             free_position = next((p for p, d in enumerate(targets) if written[d] == -1), len(targets) - 1)
-            _tie_all_but(call, labels, sources[0], [shape[d] for d in targets], free_position)
+            tie_all_but(call, labels, sources[0], [shape[d] for d in targets], free_position)
             call.assume(labels, f"regroups {tuple(labels.shape)} to the literal sizes {tuple(shape)}")
         elif literal:
             call.assume(labels, f"has the size {shape[literal[0]]} written as a literal")
-    return compact(labels.reshape(shape))
+    return compact(narrow.reshape(sizes)).expand(shape)
 
 
-@rules.register("aten::chunk", "aten::split", "aten::split_with_sizes", "aten::tensor_split", "aten::unsafe_chunk")
-def split(call: Call) -> Labels:
-    """Split along a dimension: the blocks lose the same positions."""
-    labels = call.labels("self")
-    dimension = int(call.arguments["dim"]) % labels.dim()  # type: ignore[call-overload]
-    parts = [value.shape[dimension] for value in call.values]  # type: ignore[union-attr, attr-defined]
-    if varies(labels, dimension):
-        if len(set(parts)) > 1:
-            raise Refused(f"splits channels into blocks of unequal sizes {parts}")
-        call.tie_blocks(labels, dimension, len(parts))
-        if call.operator != "aten::chunk":
-            call.assume(labels, f"splits into blocks of the literal sizes {parts}")
-    return [compact(part) for part in labels.split(parts, dimension)]
+def _regroup(call: Call, labels: Tensor, sources: list[int], targets: list[int]) -> None:
+    """Check several dimensions regrouped at once, as ``(batch, heads * width)`` to ``(batch * heads, width)``.
 
-
-@rules.register("aten::slice", "aten::narrow")
-def slice_(call: Call) -> Labels:
-    """Slice along a dimension; of channels only a whole block, whose siblings lose the same positions."""
-    labels = call.labels("self")
-    dimension = int(call.arguments["dim"]) % labels.dim()  # type: ignore[call-overload]
-    width = labels.size(dimension)
-    result = _run(call, call.node.target)
-    if varies(labels, dimension) and not _whole(call, width):
-        start = int(call.arguments.get("start") or 0)  # type: ignore[call-overload]
-        start = min(max(start + width if start < 0 else start, 0), width)
-        size = call.shape[dimension]
-        if call.arguments.get("step", 1) != 1 or size == 0 or width % size or start % size:
-            raise Refused(f"takes {size} of {width} channels by position")
-        call.tie_blocks(labels, dimension, width // size)
-        call.assume(labels, f"takes channels {start} to {start + size - 1} of {width} by literal position")
-    return result
+    Raises:
+        Refused: the bounds of the new dimensions do not fall on bounds of the old ones' parts.
+    """
+    shape = call.shape
+    bounds = [math.prod(labels.size(d) for d in sources[p:]) for p in range(len(sources))] + [1]
+    cuts = [math.prod(shape[d] for d in targets[p:]) for p in range(len(targets))] + [1]
+    every = sorted({*bounds, *cuts}, reverse=True)
+    if any(larger % smaller for larger, smaller in pairwise(every)):
+        raise Refused(f"regroups {tuple(labels.shape)} to {tuple(shape)} across the channels")
+    for dimension, outer, inner in zip(sources, bounds[:-1], bounds[1:], strict=True):
+        inside = [bound for bound in every if outer >= bound >= inner]
+        factors = [larger // smaller for larger, smaller in pairwise(inside)]
+        if len(factors) > 1 and varies(labels, dimension):
+            tie_all_but(call, labels, dimension, factors, len(factors) - 1)
+    call.assume(labels, f"regroups {tuple(labels.shape)} to the literal sizes {tuple(shape)}")
 
 
 @rules.register("aten::select", "aten::unbind")
 def picked(call: Call) -> Labels:
-    """Drop a dimension that carries no channels."""
+    """Take one index of a dimension, or each; the second pass checks that the same channels stand there."""
     labels = call.labels("self")
     dimension = int(call.arguments["dim"]) % labels.dim()  # type: ignore[call-overload]
-    if varies(labels, dimension):
-        raise Refused("picks channels by position")
+    if call.decide(varies(labels, dimension)):
+        call.assume(labels, f"picks channels of dimension {dimension} by position")
+        return run(call, call.node.target)
     one = labels.select(dimension, 0)
     return [one for _ in call.values] if isinstance(call.values, list | tuple) else one
-
-
-@rules.register("aten::index_select", "aten::roll", "aten::rot90")
-def rearranged(call: Call) -> Labels:
-    """Rearrange elements along dimensions that carry no channels."""
-    labels = call.labels("self")
-    given = call.arguments.get("dim", call.arguments.get("dims"))
-    listed = given if isinstance(given, list | tuple) else [given]
-    touched = [int(d) % labels.dim() for d in listed] or list(range(labels.dim()))  # type: ignore[call-overload]
-    if any(varies(labels, dimension) for dimension in touched):
-        raise Refused("moves or picks channels by position")
-    return core(labels).expand(call.shape)
 
 
 @rules.register("aten::expand", "aten::expand_as", "aten::broadcast_to")
@@ -138,14 +121,26 @@ def cat(call: Call) -> Labels:
     ]  # legacy: an empty one-dimensional tensor is skipped
     others = [d for d in range(len(call.shape)) if d != dimension and any(varies(part, d) for part in parts)]
     sizes = [call.shape[d] if d in others else 1 for d in range(len(call.shape))]
-    if others:
-        first = parts[0].narrow(dimension, 0, 1)
-        for part in parts[1:]:
-            call.unite(_sized(first, sizes), _sized(part.narrow(dimension, 0, 1), sizes))
-    joined = torch.cat(
-        [_sized(part, [*sizes[:dimension], part.size(dimension), *sizes[dimension + 1 :]]) for part in parts], dimension
-    )
-    return compact(joined).expand(call.shape)
+    if not others:
+        return _joined(parts, dimension, sizes).expand(call.shape)
+    alike = call.decide([not varies(part, dimension) for part in parts])
+    if not any(alike):  # each part holds blocks of channels of its own; only their numbers must agree
+        call.assume(parts[0], "lays blocks of channels side by side")
+        return _joined(parts, dimension, sizes).expand(call.shape)
+    # What lies along the joined dimension goes together, so that its labels need to be told only once.
+    merged = _sized(parts[alike.index(True)].narrow(dimension, 0, 1), sizes)
+    for part in parts:
+        other = _sized(part, [*sizes[:dimension], core(part).size(dimension), *sizes[dimension + 1 :]])
+        call.unite(merged.expand(other.shape), other)
+        first = other.narrow(dimension, 0, 1)
+        merged = torch.where(merged == NONE, first, merged) if bool((merged == NONE).any()) else merged
+    return merged.expand(call.shape)
+
+
+def _joined(parts: Sequence[Tensor], dimension: int, sizes: Sequence[int]) -> Tensor:
+    """Return labels laid side by side."""
+    before, after = sizes[:dimension], sizes[dimension + 1 :]
+    return compact(torch.cat([_sized(part, [*before, part.size(dimension), *after]) for part in parts], dimension))
 
 
 @rules.register(
@@ -184,7 +179,7 @@ def _filled(labels: Tensor, dimension: int, amount: int, filler: Tensor) -> Tens
     return filler.expand(sizes)
 
 
-def _run(call: Call, target: object) -> Labels:
+def run(call: Call, target: object) -> Labels:
     """Run the operator on the labels of its first argument."""
     labels = call.labels("self").detach()  # an in-place operator would change the shape of what others hold
     arguments = [value for name, value in call.arguments.items() if name not in ("self", "output_size")]
@@ -203,14 +198,6 @@ def _sized(labels: Tensor, sizes: list[int]) -> Tensor:
     return narrowed.expand(sizes)
 
 
-def _whole(call: Call, width: int) -> bool:
-    """Whether a slice takes everything."""
-    if call.operator != "aten::slice":
-        return False
-    start, end, step = call.arguments.get("start"), call.arguments.get("end"), call.arguments.get("step", 1)
-    return start in (None, 0) and (end is None or end == _END) and step == 1
-
-
 @rules.register("aten::pixel_shuffle")
 def pixel_shuffle(call: Call) -> Labels:
     """Turn ``(N, C * r * r, H, W)`` to ``(N, C, H * r, W * r)``: the channels that make one go together."""
@@ -219,14 +206,14 @@ def pixel_shuffle(call: Call) -> Labels:
     table = core(labels).movedim(1, 0).flatten(1)
     table = table.expand(labels.size(1), -1).reshape(labels.size(1) // factor, -1)
     call.unite(table[:, :1].expand(-1, table.shape[1] - 1), table[:, 1:])
-    return _run(call, call.node.target)
+    return run(call, call.node.target)
 
 
 @rules.register("aten::channel_shuffle", "aten::native_channel_shuffle")
 def channel_shuffle(call: Call) -> Labels:
     """Interleave blocks of dimension 1: they lose the same positions."""
     call.tie_blocks(call.labels("self"), 1, int(call.arguments["groups"]))  # type: ignore[call-overload]
-    return _run(call, call.node.target)
+    return run(call, call.node.target)
 
 
 def _regrouped(old: torch.Size, new: torch.Size) -> list[tuple[list[int], list[int]]]:
@@ -248,8 +235,18 @@ def _regrouped(old: torch.Size, new: torch.Size) -> list[tuple[list[int], list[i
     return [([d for d in s if old[d] != 1], [d for d in t if new[d] != 1]) for s, t in matches]
 
 
-def _tie_all_but(call: Call, labels: Tensor, dimension: int, factors: list[int], free_position: int) -> None:
-    """Tie labels along a split dimension so that only one of its factors can shrink."""
+def tie_all_but(call: Call, labels: Tensor, dimension: int, factors: list[int], free_position: int) -> None:
+    """Let only one factor of a split dimension shrink: by equally many, or by the same positions, for the others.
+
+    Factors along which labels are constant do not matter.
+    """
     table = core(labels).movedim(dimension, 0).reshape(*factors, -1)
+    moving = call.decide([f for f in range(len(factors)) if bool((table != table.narrow(f, 0, 1)).any())])
+    if len(moving) < 2:
+        return
+    free_position = free_position if free_position in moving else moving[-1]
     table = table.movedim(free_position, 0).reshape(factors[free_position], -1, table.shape[-1])
-    call.unite(table[:, :1].expand(-1, table.shape[1] - 1, -1), table[:, 1:])
+    if call.decide(table.shape[-1] == 1):
+        call.balance(table[:, :, 0].unbind(1))
+    else:
+        call.unite(table[:, :1].expand(-1, table.shape[1] - 1, -1), table[:, 1:])

@@ -26,12 +26,12 @@ def batch_norm(call: Call) -> Labels:
 
 @rules.register("aten::group_norm")
 def group_norm(call: Call) -> Labels:
-    """Tie scale and shift to dimension 1 of ``(N, C, ...)``; every group loses the same positions."""
+    """Tie scale and shift to dimension 1 of ``(N, C, ...)``; every group loses equally many."""
     labels = call.labels("input")
     if any(dimension != 1 for dimension in varying_dimensions(labels)):
         raise Refused("normalises over a further dimension that carries channels")
     channels = vector_along(call, labels, 1)
-    call.tie_blocks(channels, 0, int(call.arguments["num_groups"]))  # type: ignore[call-overload]
+    call.tie_blocks(channels, 0, int(call.arguments["num_groups"]), moves=False)  # type: ignore[call-overload]
     call.mix("input", labels, [1], restored=True)
     call.width(nn.GroupNorm, "num_channels", channels)
     for name in ("weight", "bias"):

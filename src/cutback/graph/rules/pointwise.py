@@ -65,6 +65,13 @@ def paired(call: Call, operands: list[Tensor], shape: torch.Size) -> Tensor:
     if not full:
         return call.kept_result("combines operands that vary along different dimensions")  # type: ignore[return-value]
     sizes = [shape[d] if d in varied else 1 for d in range(len(shape))]
+    # First the one that is constant along most dimensions: what is united with it need not be told apart any more.
+    order = call.decide(sorted(range(len(full)), key=lambda number: len(varying_dimensions(full[number]))))
+    full = [full[number] for number in order]
+    if call.decide(not bool((full[0] == NONE).any())):
+        for labels in full[1:]:
+            call.unite(core(full[0]).expand(sizes), core(labels).expand(sizes))
+        return full[0].expand(shape)
     merged = core(full[0]).expand(sizes)
     for labels in full[1:]:
         other = core(labels).expand(sizes)

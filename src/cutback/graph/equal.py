@@ -1,0 +1,86 @@
+"""Sizes that a model's code takes from elsewhere: two widths that must stay equal."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, fx
+
+from cutback.graph.capture import Capture
+from cutback.graph.interpret import Labelling
+from cutback.graph.labels import core
+from cutback.graph.origins import SizeOf
+from cutback.graph.sizes import LabelsOf, Width, written_sizes
+from cutback.graph.states import StateLabels
+
+
+@dataclass(frozen=True)
+class WrittenAt:
+    """A size in a call.
+
+    Attributes:
+        node: the call.
+        argument: name of the argument in the operator's schema.
+        entry: which entry of it, where it is a list.
+    """
+
+    node: fx.Node
+    argument: str
+    entry: int | None
+
+
+@dataclass(frozen=True)
+class EqualWidths:
+    """Two sizes of different channels that the model's code takes for one another.
+
+    Attributes:
+        written: a size in a call.
+        taken: where the code has it from: the size of a tensor, or a call that is given the same attribute.
+    """
+
+    written: WrittenAt
+    taken: WrittenAt | SizeOf
+
+
+def equal_parts(
+    pairs: Iterable[EqualWidths], captures: Sequence[Capture], labellings: Sequence[Labelling], states: StateLabels
+) -> list[tuple[Tensor, Tensor]]:
+    """Return for each pair of widths two label vectors of one length, of which equally many must stay.
+
+    Args:
+        pairs: the pairs.
+        captures: recorded forward passes.
+        labellings: what the first pass did in each.
+        states: labels of parameters and buffers.
+    """
+    found: list[tuple[Tensor, Tensor]] = []
+    every = [LabelsOf(*each, states) for each in zip(captures, labellings, strict=True)]
+    for pair in pairs:
+        for labels in every:
+            first, second = width_at(pair.written, labels), width_at(pair.taken, labels)
+            parts = equally_long(first, second) if first is not None and second is not None else None
+            if parts is not None:
+                found.append(parts)
+    return found
+
+
+def width_at(place: WrittenAt | SizeOf, labels: LabelsOf) -> Width | None:
+    """Return the dimension whose size stands at a place; ``None`` if it is not known."""
+    if isinstance(place, SizeOf):
+        return labels.width(place.node, place.dimension)
+    sizes = written_sizes(place.node, labels)
+    return next((size.width for size in sizes if (size.argument, size.entry) == (place.argument, place.entry)), None)
+
+
+def equally_long(first: Width, second: Width) -> tuple[Tensor, Tensor] | None:
+    """Return label vectors of one length for two widths: of one block each, or of all blocks where only those match."""
+    for one in _vectors(first):
+        for other in _vectors(second):
+            if len(one) == len(other) > 1:
+                return one, other
+    return None
+
+
+def _vectors(width: Width) -> tuple[Tensor, Tensor]:
+    """Return the labels of one block along a dimension, and of all blocks."""
+    labels = core(width.labels).movedim(width.dimension, 0)
+    return labels.flatten(1)[:, 0], labels.flatten()
