@@ -49,8 +49,9 @@ demo: $(STAMP) ## halve a small network's MACs on handwritten digits, and prove 
 	rm -rf runs/demo
 	$(BIN)/cutback prune cutback:resnet20 --data digits --budget macs=50% --finetune 15 --out runs/demo
 
-zoo: $(STAMP) ## try every architecture of the public model zoos
+zoo: $(STAMP) ## try every architecture of the public model zoos, then 5,000 random networks
 	$(BIN)/python -m benchmarks.zoo --jobs $(JOBS)
+	$(BIN)/python -m benchmarks.zoo.random_suite --jobs $(JOBS)
 
 # Every script in benchmarks/ itself, one after the other. They time things: keep the machine idle.
 bench: $(BENCH_STAMP) ## run the benchmarks against other tools

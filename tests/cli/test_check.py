@@ -1,13 +1,17 @@
 """``cutback check``: groups, totals, what stays and why, for models from every source."""
 
 import json
+import re
 import sys
+from xml.etree import ElementTree as ET
 
 import pytest
 import torch
 
 from cutback.cli.main import main
 from tests.cli.helpers import MIXED, refusal, write
+
+SPACE = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture(autouse=True)
@@ -21,12 +25,16 @@ def document(capsys, *arguments: str) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
+def drawing(file):
+    return ET.parse(file).getroot()  # noqa: S314 (cutback has just written it)
+
+
 def test_groups_totals_and_reasons_are_shown(capsys) -> None:
     assert main(["check", "cutback:lenet5"]) == 0
     out = capsys.readouterr().out
     assert "2,293,000 MACs (batch 1), 431,080 parameters" in out
-    assert "conv2      50" in out
-    assert "fc2        10  (model) : output" in out
+    assert re.search(r"^conv2 +50 +69\.8% +- +conv2$", out, re.MULTILINE)
+    assert re.search(r"^fc2 +10 +\(model\) : output", out, re.MULTILINE)
 
 
 def test_json_says_the_same(capsys) -> None:
@@ -37,6 +45,9 @@ def test_json_says_the_same(capsys) -> None:
         ("conv2", 50),
         ("fc1", 500),
     ]
+    assert [group["macs"] for group in found["groups"]] == [24 * 24 * 25 * 20, 8 * 8 * 25 * 20 * 50, 800 * 500]
+    assert sum(group["share"] for group in found["groups"]) == pytest.approx(1 - 5000 / 2293000)
+    assert found["groups"][0]["slices"][0] == {"state": "conv1.weight", "dimension": 0, "role": "filter"}
     assert found["kept"][0]["layer"] == "fc2"
     assert "output" in found["kept"][0]["reasons"][0]["reason"]
 
@@ -59,8 +70,9 @@ class Odd(nn.Module):
     found = document(capsys, f"{path}:Odd", "--input", "3x8x8")
     assert not found["groups"]
     assert [boundary["operator"] for boundary in found["boundaries"]] == ["aten::cumsum"]
+    assert set(found["boundaries"][0]) == {"module", "operator", "source", "reason"}
     assert main(["check", f"{path}:Odd", "--input", "3x8x8"]) == 0
-    assert "aten::cumsum" in capsys.readouterr().out
+    assert re.search(r"^aten::cumsum +\(model\) +\S+ +\S.*by position$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_input_shape_and_classes_reach_the_model(capsys) -> None:
@@ -146,3 +158,72 @@ def test_what_a_users_file_gets_wrong_is_one_line(tmp_path, capsys) -> None:
     assert "(1, 1, 32, 32)" in refusal(capsys, "check", f"{path}:make", "--input", "1x32x32")
     broken = write(tmp_path / "broken.py", "def make(:\n    pass\n")
     assert "broken.py line 1: SyntaxError" in refusal(capsys, "check", f"{broken}:make")
+
+
+def test_channels_that_go_by_several_at_once_are_counted_so(tmp_path, capsys) -> None:
+    path = write(
+        tmp_path / "shuffled.py",
+        "from torch import nn\n\ndef make():\n"
+        "    return nn.Sequential(nn.Conv2d(3, 12, 1), nn.PixelShuffle(2), nn.Conv2d(3, 4, 1))\n",
+    )
+    (group,) = document(capsys, f"{path}:make", "--input", "3x4x4")["groups"]
+    assert (group["units"], group["channels"]) == (3, 12)
+    assert main(["check", f"{path}:make", "--input", "3x4x4"]) == 0
+    assert "12 by 4" in capsys.readouterr().out
+
+
+def test_the_drawing_shows_every_layer_once_in_its_group(tmp_path, capsys) -> None:
+    file = tmp_path / "coupling.svg"
+    file.write_text("older")
+    assert main(["check", "cutback:resnet20", "--graph", str(file)]) == 0
+    assert "drawn in" in capsys.readouterr().err
+    root = drawing(file)
+    boxes = [rect.get("fill") for rect in root.iter(f"{SPACE}rect")][1:]
+    texts = [text.text for text in root.iter(f"{SPACE}text")][2:]
+    names, notes = texts[::2], texts[1::2]
+    expected = ["conv1"] + [f"layer{i}.{j}.conv{k}" for i in (1, 2, 3) for j in (0, 1, 2) for k in (1, 2)]
+    assert names == [*expected, "linear"]
+    colours = dict(zip(names, boxes, strict=True))
+    assert colours["conv1"] == colours["layer1.0.conv2"] == colours["layer1.2.conv2"] != colours["layer1.0.conv1"]
+    assert notes[0] == "16 channels, group conv1"
+    assert notes[-1] == "10 channels, all stay"
+    paths = [path.get("d") for path in root.iter(f"{SPACE}path")]
+    assert sum("V" in path for path in paths) == 19  # each layer reads the one before it
+    # Shortcuts add up: what reads the stream behind block n reads the stem and every block before that one too.
+    assert sum("C" in path for path in paths) == sum(range(1, 10))
+    assert [file.name for file in tmp_path.iterdir()] == ["coupling.svg"]
+
+
+def test_names_in_a_drawing_are_escaped(tmp_path, capsys) -> None:
+    path = write(
+        tmp_path / "a&b.py",
+        "from torch import nn\n\ndef make():\n"
+        "    model = nn.Sequential()\n    model.add_module('<a & b>', nn.Conv2d(3, 4, 1))\n    return model\n",
+    )
+    file = tmp_path / "drawing.SVG"
+    assert main(["check", f"{path}:make", "--input", "3x4x4", "--graph", str(file)]) == 0
+    texts = [text.text for text in drawing(file).iter(f"{SPACE}text")]
+    assert texts[0] == f"{path}:make"
+    assert "<a & b>" in texts
+
+
+def test_a_drawing_that_cannot_be_written_is_refused_before_any_work(tmp_path, capsys) -> None:
+    model = "missing.py:make"  # is never looked for
+    assert "ends in .svg, not 'x.png'" in refusal(capsys, "check", model, "--graph", tmp_path / "x.png")
+    assert "no folder you may write to" in refusal(capsys, "check", model, "--graph", tmp_path / "no" / "x.svg")
+    (tmp_path / "folder.svg").mkdir()
+    assert "is a folder" in refusal(capsys, "check", model, "--graph", tmp_path / "folder.svg")
+    assert [file.name for file in tmp_path.iterdir()] == ["folder.svg"]
+
+
+def test_a_drawing_that_fails_half_way_leaves_the_older_one(tmp_path, capsys, monkeypatch) -> None:
+    file = tmp_path / "x.svg"
+    file.write_text("older")
+
+    def full(self, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.replace", full)
+    assert "No space left on device" in refusal(capsys, "check", "cutback:lenet5", "--graph", file)
+    assert file.read_text() == "older"
+    assert [found.name for found in tmp_path.iterdir()] == ["x.svg"]

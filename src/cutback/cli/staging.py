@@ -1,4 +1,4 @@
-"""A new folder that appears whole or not at all."""
+"""New folders and files that appear whole or not at all."""
 
 import contextlib
 import os
@@ -52,3 +52,41 @@ def new_folder(folder: Path) -> Iterator[Path]:
         for parent in made:
             with contextlib.suppress(OSError):  # It holds the result, or something else.
                 parent.rmdir()
+
+
+def check_file(file: Path, suffix: str, option: str) -> None:
+    """Find out before any work starts whether a file can be written.
+
+    Args:
+        file: the file.
+        suffix: the suffix its name must have, for instance ``".svg"``.
+        option: the option that names it, for the message.
+
+    Raises:
+        UserMistake: it has another suffix, or may not be written.
+    """
+    if file.suffix.lower() != suffix:
+        raise UserMistake(f"{option} writes {suffix[1:].upper()}: name a file that ends in {suffix}, not {file.name!r}")
+    folder = file.absolute().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise UserMistake(f"{option} {file} cannot be written: {folder} is no folder you may write to; name another")
+    if file.is_dir():
+        raise UserMistake(f"{option} {file} is a folder; name a file")
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file that appears whole, in the place of an older one, or not at all.
+
+    Raises:
+        SaveError: it cannot be written.
+    """
+    staged = file.absolute().with_name(f".{file.name}.{os.getpid()}.partial")
+    try:
+        staged.write_text(text, encoding="utf-8")
+        staged.replace(file)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SaveError(f"cannot write {file}: {reason}; name a file you may write") from error
+    finally:
+        with contextlib.suppress(OSError):
+            staged.unlink(missing_ok=True)

@@ -49,7 +49,7 @@ def changed_number(original: fx.Node, node: fx.Node, but: Collection[str] = ()) 
     Sizes may differ, and the arguments named in ``but``. Anything else, a kernel size or a number that is multiplied
     with, would change what is computed.
     """
-    before, after = arguments_of(original), arguments_of(node)
+    before, after = _with_defaults(original), _with_defaults(node)
     free = CHANGEABLE.get(operator_of(node), frozenset())
     for name in dict.fromkeys([*before, *after]):
         was, now = _plain(before.get(name)), _plain(after.get(name))
@@ -59,6 +59,13 @@ def changed_number(original: fx.Node, node: fx.Node, but: Collection[str] = ()) 
             continue  # a depthwise convolution stays one
         return f"its {name} {was} would become {now}"
     return ""
+
+
+def _with_defaults(node: fx.Node) -> dict[str, object]:
+    """Return a call's arguments with those that were left out because they have their default value."""
+    schema = getattr(node.target, "_schema", None)
+    defaults = {argument.name: argument.default_value for argument in schema.arguments} if schema is not None else {}
+    return {**defaults, **arguments_of(node)}
 
 
 def _plain(value: object) -> object:

@@ -64,7 +64,8 @@ def with_parameter(call: Call, operand: Operand, weight: State, own: str, result
     """Label a sum of products of a computed tensor and a parameter: a linear layer under another name.
 
     Where the channels are summed over, they go with slices of the parameter along that dimension, and its last other
-    dimension makes the labels. Where they are not, they are passed on and the parameter stays whole.
+    dimension makes the labels. Where they are not, they are passed on and the parameter stays whole. Where nothing is
+    summed over, it is an element-wise product.
 
     Args:
         call: the call.
@@ -75,7 +76,11 @@ def with_parameter(call: Call, operand: Operand, weight: State, own: str, result
     """
     summed = [letter for letter in operand.letters if letter in own and letter not in result]
     lone = [letter for letter in operand.letters + own if letter not in result and letter not in summed]
-    if lone or not summed or len({*own}) < len(own) or len({*operand.letters}) < len(operand.letters):
+    diagonal = len({*own}) < len(own) or len({*operand.letters}) < len(operand.letters)
+    if not (lone or summed or diagonal):
+        factors = ((operand.labels, operand.letters), (call.as_labels(weight), own))
+        return paired(call, [_laid_out(labels, letters, result) for labels, letters in factors], call.shape)
+    if lone or not summed or diagonal:
         raise Refused("is a sum of products with a parameter that is no contraction")
     varying = call.decide(operand.varying)
     made = [letter for letter in own if letter in result and letter not in operand.letters]
@@ -92,6 +97,12 @@ def with_parameter(call: Call, operand: Operand, weight: State, own: str, result
         raise Refused("makes no channels of its own")
     last = call.decide(max((letter for letter in made), key=result.index))
     return spread(call.made(weight, own.index(last), "filter"), result.index(last), call.shape)
+
+
+def _laid_out(labels: Tensor, letters: str, result: str) -> Tensor:
+    """Return labels with a dimension for each letter of the result, of size 1 where they do not have it."""
+    labels = labels.permute([letters.index(letter) for letter in result if letter in letters])
+    return labels[tuple(slice(None) if letter in letters else None for letter in result)]
 
 
 def _carried_past(call: Call, operand: Operand, result: str) -> Tensor:

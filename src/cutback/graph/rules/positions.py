@@ -3,6 +3,8 @@
 Bounds that a model computes from its widths follow a cut; bounds written as literals keep the channels they count.
 """
 
+import math
+
 import torch
 from torch import Tensor, fx
 
@@ -87,6 +89,11 @@ def roll(call: Call) -> Labels:
     touched = [int(dimension) for dimension in listed] or range(labels.dim())  # type: ignore[attr-defined]
     if call.decide(not any(varies(labels, dimension) for dimension in touched)):
         return labels
+    computed = _computed(call.node) and bool(listed)
+    for dimension, shift in zip(touched, call.arguments["shifts"], strict=False):  # type: ignore[arg-type]
+        blocks = call.decide(labels.size(dimension) // math.gcd(int(shift), labels.size(dimension)))
+        if call.decide(computed and blocks > 1 and varies(labels, dimension)):
+            call.tie_blocks(labels, dimension, blocks)
     call.assume(labels, f"rolls channels by the literal amount {call.arguments['shifts']}")
     return run(call, call.node.target)
 

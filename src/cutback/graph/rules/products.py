@@ -30,7 +30,11 @@ def product_and_shift(call: Call) -> Labels:
 @rules.register("aten::embedding")
 def embedding(call: Call) -> Labels:
     """Issue labels for the features of a table ``(entries, C)``."""
-    table = call.state("weight")
-    if table is None or varying_dimensions(call.labels("indices")):
+    table, positions = call.state("weight"), call.arguments["indices"]
+    if isinstance(positions, State):
+        call.keep_state(positions, "tells positions")
+    elif table is None or varying_dimensions(call.as_labels(positions)):
         raise Refused("looks up channels by position")
+    if table is None:
+        raise Refused("has no table")
     return spread(call.made(table, 1, "filter"), len(call.shape) - 1, call.shape)
