@@ -230,7 +230,10 @@ def _recorded_calls() -> list[str]:
     return [node.name for node in nodes if node.op == "call_function"]
 
 
-_ATTENTION = {nn.functional.scaled_dot_product_attention: 4, nn.functional.multi_head_attention_forward: 10}
+_ATTENTION: dict[Callable[..., object], int] = {
+    nn.functional.scaled_dot_product_attention: 4,
+    nn.functional.multi_head_attention_forward: 10,
+}
 """Functions with a dropout of their own, and the place of its probability, ``dropout_p``, among their arguments."""
 
 

@@ -102,7 +102,8 @@ def _arithmetic(operation: Callable[..., Any], *, reflected: bool) -> Callable[[
 
 
 def _negative(self: Any) -> Any:  # noqa: ANN401
-    return _known(-plain(self), Formula(operator.neg, (self.origin,)), self.compared)
+    negated: Callable[..., Any] = operator.neg
+    return _known(-plain(self), Formula(negated, (self.origin,)), self.compared)
 
 
 def _comparison(operation: Callable[..., bool]) -> Callable[[Any, Any], Any]:
