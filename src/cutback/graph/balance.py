@@ -220,7 +220,7 @@ def _system(
     cells: list[Cell] = []
     columns: list[NDArray[np.int64]] = []
     by_unit = membership.tocsc()
-    bounds: list[int] = list(by_unit.indptr)
+    bounds = [int(start) for start in by_unit.indptr]
     for group in groups.tolist():
         alike: dict[bytes, list[int]] = {}
         for unit in range(starts[group], starts[group + 1]):
