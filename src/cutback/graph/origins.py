@@ -101,6 +101,10 @@ def _arithmetic(operation: Callable[..., Any], *, reflected: bool) -> Callable[[
     return method
 
 
+def _negated(self: Any) -> Any:  # noqa: ANN401
+    return _known(-plain(self), Formula(operator.neg, (self.origin,)), self.compared)
+
+
 def _comparison(operation: Callable[..., bool]) -> Callable[[Any, Any], Any]:
     def method(self: Any, other: Any) -> Any:  # noqa: ANN401
         if isinstance(other, int | float) and not isinstance(other, bool):
@@ -112,7 +116,7 @@ def _comparison(operation: Callable[..., bool]) -> Callable[[Any, Any], Any]:
 
 def _methods() -> dict[str, object]:
     """Return the operators of numbers that remember their origin."""
-    methods: dict[str, object] = {"__hash__": lambda self: hash(plain(self))}
+    methods: dict[str, object] = {"__hash__": lambda self: hash(plain(self)), "__neg__": _negated}
     for name in ("add", "sub", "mul", "floordiv", "mod", "truediv", "pow"):
         operation = getattr(operator, name)
         methods[f"__{name}__"] = _arithmetic(operation, reflected=False)
