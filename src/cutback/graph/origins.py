@@ -102,7 +102,7 @@ def _arithmetic(operation: Callable[..., Any], *, reflected: bool) -> Callable[[
 
 
 def _negated(self: Any) -> Any:  # noqa: ANN401
-    return _known(-plain(self), Formula(operator.neg, (self.origin,)), self.compared)
+    return _known(-plain(self), Formula(operator.sub, (0, self.origin)), self.compared)
 
 
 def _comparison(operation: Callable[..., bool]) -> Callable[[Any, Any], Any]:
