@@ -69,6 +69,10 @@ def test_a_known_number_counts_like_any_other(known) -> None:
     assert type(plain(torch.Size([known]))[0]) is int
 
 
+def test_a_negated_number_keeps_its_origin(known) -> None:
+    assert evaluated((-(known // 2)).origin, lambda _: 20) == -10
+
+
 def test_comparisons_are_noted(known) -> None:
     assert known > 5
     assert known.compared == [(Held("layer", "width"), 5)]

@@ -101,9 +101,14 @@ def _arithmetic(operation: Callable[..., Any], *, reflected: bool) -> Callable[[
     return method
 
 
+<<<<<<< HEAD
 def _negative(self: Any) -> Any:  # noqa: ANN401
     negated: Callable[..., Any] = operator.neg
     return _known(-plain(self), Formula(negated, (self.origin,)), self.compared)
+=======
+def _negated(self: Any) -> Any:  # noqa: ANN401
+    return _known(-plain(self), Formula(operator.sub, (0, self.origin)), self.compared)
+>>>>>>> w2-fixes
 
 
 def _comparison(operation: Callable[..., bool]) -> Callable[[Any, Any], Any]:
@@ -117,7 +122,11 @@ def _comparison(operation: Callable[..., bool]) -> Callable[[Any, Any], Any]:
 
 def _methods() -> dict[str, object]:
     """Return the operators of numbers that remember their origin."""
+<<<<<<< HEAD
     methods: dict[str, object] = {"__hash__": lambda self: hash(plain(self)), "__neg__": _negative}
+=======
+    methods: dict[str, object] = {"__hash__": lambda self: hash(plain(self)), "__neg__": _negated}
+>>>>>>> w2-fixes
     for name in ("add", "sub", "mul", "floordiv", "mod", "truediv", "pow"):
         operation = getattr(operator, name)
         methods[f"__{name}__"] = _arithmetic(operation, reflected=False)
