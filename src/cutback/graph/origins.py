@@ -15,6 +15,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
 from torch.overrides import TorchFunctionMode
 
 from cutback.graph.attributes import follows_parameters
+from cutback.graph.clone import modules_by_path
 
 _META = "cutback_numbers"
 _LONGEST = 8
@@ -167,7 +168,7 @@ class OriginRecorder(TorchFunctionMode):
     def watch(self, model: nn.Module) -> None:
         """Let the integer attributes of a structural clone remember where they stand."""
         seen: set[int] = set()
-        for path, module in model.named_modules():
+        for path, module in modules_by_path(model).items():
             own = type(module).__module__.startswith("torch.")
             if own and not isinstance(module, nn.MultiheadAttention):
                 continue
