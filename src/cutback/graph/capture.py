@@ -17,7 +17,14 @@ from torch.fx.node import map_arg
 from torch.overrides import TorchFunctionMode
 
 from cutback.errors import CaptureError, DataDependentControlFlow
-from cutback.graph.clone import ordinary, random_state_kept, set_training, state_tensors, structural_clone
+from cutback.graph.clone import (
+    modules_by_path,
+    ordinary,
+    random_state_kept,
+    set_training,
+    state_tensors,
+    structural_clone,
+)
 from cutback.graph.inputs import Inputs, tensors_in
 from cutback.graph.origins import Origin, OriginRecorder
 from cutback.graph.recorder import record, without_values
@@ -148,7 +155,7 @@ class ModuleRecorder:
         self._changing = changing
         self.returned: list[tuple[str, Tensor]] = []
         self._running: list[tuple[str, type[nn.Module]]] = [("", type(clone))]
-        for path, module in clone.named_modules():
+        for path, module in modules_by_path(clone).items():
             if path:
                 module.register_forward_pre_hook(lambda module, _, path=path: self._enter(path, type(module)))
                 module.register_forward_hook(lambda _module, _inputs, output: self._leave(output))
@@ -332,7 +339,8 @@ class _Subject:
         """Return the model's outputs, then every module's."""
         given = dict(zip(self.states, tensors, strict=False))
         arguments = self._inputs.replaced(tensors[len(self.states) :])
-        with whole_attention(), self.numbers if self._origins else nullcontext():
+        # Here and not around the whole recording: each access to a tensor's attributes passes through such a mode.
+        with whole_attention(), DropoutOff(), self.numbers if self._origins else nullcontext():
             outputs = list(tensors_in(functional_call(self._clone, given, arguments.positional, arguments.keyword)))
         self._outputs = len(outputs)
         return [*outputs, *(tensor for _, tensor in self.modules.returned)]
@@ -358,7 +366,7 @@ def recorded(model: nn.Module, inputs: Inputs, *, training: bool, origins: bool 
         subject.numbers.mark(node)
         node.meta[SOURCE] = calling_line(_Subject.forward.__code__)
 
-    with random_state_kept(), torch.inference_mode(mode=False), torch.enable_grad(), DropoutOff():
+    with random_state_kept(), torch.inference_mode(mode=False), torch.enable_grad():
         recording = record(subject.forward, subject.tensors(), annotate)
     return subject.capture(recording.graph, recording.constants)
 
@@ -382,7 +390,7 @@ def made_by_make_fx(
             raise
 
     try:
-        contexts = (random_state_kept(), _quiet(), torch.inference_mode(mode=False), torch.enable_grad(), DropoutOff())
+        contexts = (random_state_kept(), _quiet(), torch.inference_mode(mode=False), torch.enable_grad())
         with ExitStack() as stack:
             for context in contexts:
                 stack.enter_context(context)

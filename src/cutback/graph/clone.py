@@ -29,7 +29,9 @@ def structural_clone(model: Model) -> Model:
     Raises:
         CaptureError: some object the model holds cannot be copied.
     """
-    shared: dict[int, object] = {id(tensor): tensor for module in model.modules() for tensor in _tensors_of(module)}
+    shared: dict[int, object] = {
+        id(tensor): tensor for module in modules_by_path(model).values() for tensor in _tensors_of(module)
+    }
     try:
         return _copied(model, shared)
     except Exception as error:
@@ -127,16 +129,25 @@ def independent_copy(model: Model) -> Model:
 
 def state_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Return parameters and buffers by qualified name, each tied tensor once under its first name."""
-    # As named_parameters and named_buffers have it, in one walk.
-    found: tuple[dict[str, Tensor], dict[str, Tensor]] = {}, {}
-    seen: tuple[set[int], set[int]] = set(), set()
-    for path, module in modules_by_path(model).items():
-        for number, held in enumerate((module._parameters, module._buffers)):
-            for name, tensor in held.items():
-                if tensor is not None and id(tensor) not in seen[number]:
-                    seen[number].add(id(tensor))
-                    found[number][f"{path}.{name}" if path else name] = tensor
-    return {**found[0], **found[1]}
+    modules = modules_by_path(model)
+    return {**_held_by(modules, "_parameters"), **_held_by(modules, "_buffers")}
+
+
+def parameters_by_name(model: nn.Module) -> dict[str, Tensor]:
+    """Return what ``model.named_parameters()`` yields, which walks more slowly."""
+    return _held_by(modules_by_path(model), "_parameters")
+
+
+def _held_by(modules: Mapping[str, nn.Module], kind: str) -> dict[str, Tensor]:
+    """Return the tensors that modules hold in one of their tables, each under its first name."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for path, module in modules.items():
+        for name, tensor in vars(module)[kind].items():
+            if tensor is not None and id(tensor) not in seen:
+                seen.add(id(tensor))
+                found[f"{path}.{name}" if path else name] = tensor
+    return found
 
 
 def modules_by_path(model: nn.Module) -> dict[str, nn.Module]:

@@ -10,6 +10,7 @@ from torch import fx, nn
 from cutback.graph.balance import nontrivial, systems
 from cutback.graph.call import Assumption
 from cutback.graph.capture import Capture
+from cutback.graph.clone import parameters_by_name
 from cutback.graph.compensation import compensate
 from cutback.graph.graph import Coupling, Graph, Group, KeptLayer, Slot, SlotUnits, layer_of
 from cutback.graph.inputs import Inputs
@@ -88,7 +89,7 @@ def couple(
         ),
         kept=_kept_layers(slots, kept, group_of),
         boundaries=_boundaries(store, components, slots),
-        unreached=tuple(name for name, _ in model.named_parameters() if name not in used),
+        unreached=tuple(name for name in parameters_by_name(model) if name not in used),
         coupling=Coupling(
             tuple(labelled),
             states,

@@ -15,6 +15,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
 from torch.overrides import TorchFunctionMode
 
 from cutback.graph.attributes import follows_parameters
+from cutback.graph.clone import modules_by_path
 
 _META = "cutback_numbers"
 _LONGEST = 8
@@ -101,14 +102,8 @@ def _arithmetic(operation: Callable[..., Any], *, reflected: bool) -> Callable[[
     return method
 
 
-<<<<<<< HEAD
-def _negative(self: Any) -> Any:  # noqa: ANN401
-    negated: Callable[..., Any] = operator.neg
-    return _known(-plain(self), Formula(negated, (self.origin,)), self.compared)
-=======
 def _negated(self: Any) -> Any:  # noqa: ANN401
     return _known(-plain(self), Formula(operator.sub, (0, self.origin)), self.compared)
->>>>>>> w2-fixes
 
 
 def _comparison(operation: Callable[..., bool]) -> Callable[[Any, Any], Any]:
@@ -122,11 +117,7 @@ def _comparison(operation: Callable[..., bool]) -> Callable[[Any, Any], Any]:
 
 def _methods() -> dict[str, object]:
     """Return the operators of numbers that remember their origin."""
-<<<<<<< HEAD
-    methods: dict[str, object] = {"__hash__": lambda self: hash(plain(self)), "__neg__": _negative}
-=======
     methods: dict[str, object] = {"__hash__": lambda self: hash(plain(self)), "__neg__": _negated}
->>>>>>> w2-fixes
     for name in ("add", "sub", "mul", "floordiv", "mod", "truediv", "pow"):
         operation = getattr(operator, name)
         methods[f"__{name}__"] = _arithmetic(operation, reflected=False)
@@ -181,7 +172,7 @@ class OriginRecorder(TorchFunctionMode):
     def watch(self, model: nn.Module) -> None:
         """Let the integer attributes of a structural clone remember where they stand."""
         seen: set[int] = set()
-        for path, module in model.named_modules():
+        for path, module in modules_by_path(model).items():
             own = type(module).__module__.startswith("torch.")
             if own and not isinstance(module, nn.MultiheadAttention):
                 continue

@@ -31,9 +31,41 @@ def quick_result(func: OpOverload, args: Sequence[object]) -> Tensor | None:
     if func in _IN_PLACE:
         return source
     if func in _NEW:
-        return torch.empty_like(source)
+        return _alike(source)
     special = _SPECIAL.get(func)
     return special(source, args) if special else None
+
+
+def _alike(source: Tensor) -> Tensor:
+    """Return what ``torch.empty_like`` does, which takes a way through Python on meta tensors."""
+    return torch.empty_strided(source.shape, source.stride(), dtype=source.dtype, device="meta")
+
+
+def _sum_or_product(source: Tensor, args: Sequence[object]) -> Tensor | None:
+    """Answer ``add(self, other)`` and ``mul(self, other)`` of one shape, or with one factor a channel."""
+    other = args[1]
+    if len(args) != 2 or not isinstance(other, Tensor) or other.dtype != source.dtype or not other.is_contiguous():
+        return None
+    if other.shape == source.shape and other.stride() == source.stride():
+        return _alike(source)
+    for full, factor in ((source, other), (other, source)):
+        if full.dim() == 4 and min(full.shape[1:]) > 1 and factor.shape == (*full.shape[:2], 1, 1):
+            return _alike(full)
+    return None
+
+
+def _added_in_place(source: Tensor, args: Sequence[object]) -> Tensor | None:
+    """Answer ``add_(self, other)`` of one shape."""
+    other = args[1]
+    fits = len(args) == 2 and isinstance(other, Tensor) and other.dtype == source.dtype and other.shape == source.shape
+    return source if fits else None
+
+
+def _adaptive_avg_pool2d(source: Tensor, args: Sequence[object]) -> Tensor | None:
+    """Answer ``adaptive_avg_pool2d(input, (1, 1))`` of a batch."""
+    if source.dim() != 4 or tuple(args[1]) != (1, 1) or min(source.shape[1:]) < 2 or not source.shape[0]:  # type: ignore[arg-type]
+        return None
+    return torch.empty((*source.shape[:2], 1, 1), dtype=source.dtype, device="meta")
 
 
 def _batch_norm(source: Tensor, args: Sequence[object]) -> Tensor | None:
@@ -42,7 +74,7 @@ def _batch_norm(source: Tensor, args: Sequence[object]) -> Tensor | None:
         return None
     shape = source.shape[1:2]
     fits = all(value is None or (isinstance(value, Tensor) and value.shape == shape) for value in args[1:5])
-    return torch.empty_like(source) if fits else None
+    return _alike(source) if fits else None
 
 
 def _layer_norm(source: Tensor, args: Sequence[object]) -> Tensor | None:
@@ -51,7 +83,7 @@ def _layer_norm(source: Tensor, args: Sequence[object]) -> Tensor | None:
     fits = tuple(source.shape[source.dim() - len(shape) :]) == shape and all(
         value is None or (isinstance(value, Tensor) and tuple(value.shape) == shape) for value in args[2:4]
     )
-    return torch.empty_like(source) if fits else None
+    return _alike(source) if fits else None
 
 
 def _conv2d(source: Tensor, args: Sequence[object]) -> Tensor | None:
@@ -85,4 +117,8 @@ _SPECIAL: dict[OpOverload, Callable[[Tensor, Sequence[object]], Tensor | None]] 
     _ATEN.batch_norm.default: _batch_norm,
     _ATEN.layer_norm.default: _layer_norm,
     _ATEN.conv2d.default: _conv2d,
+    _ATEN.adaptive_avg_pool2d.default: _adaptive_avg_pool2d,
+    _ATEN.add.Tensor: _sum_or_product,
+    _ATEN.mul.Tensor: _sum_or_product,
+    _ATEN.add_.Tensor: _added_in_place,
 }

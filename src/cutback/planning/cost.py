@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Size
 
+from cutback.graph.clone import parameters_by_name
 from cutback.graph.graph import Graph, Slot, UnitMap
 from cutback.measure.macs import mac_terms
 
@@ -23,7 +24,7 @@ class CostModel:
     """
 
     def __init__(self, graph: Graph) -> None:
-        shapes: dict[str, Size] = {name: parameter.shape for name, parameter in graph.model.named_parameters()}
+        shapes: dict[str, Size] = {name: parameter.shape for name, parameter in parameters_by_name(graph.model).items()}
         self._total = np.array([group.units for group in graph.groups], dtype=np.int64)
         sliced: dict[str, list[Slot]] = {name: [] for name in shapes}
         numbers: dict[Slot, int] = {}

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cutback.errors import InvalidScore, UserMistake
+from cutback.graph.clone import parameters_by_name
 from cutback.graph.graph import Graph, Group
 from cutback.registry import Registry
 
@@ -58,7 +59,7 @@ def score_groups(graph: Graph, score: str | Score | type[Score]) -> list[NDArray
         UnknownName: no score has that name.
         InvalidScore: a group has no score, one of another shape, or one that is not finite.
     """
-    for name, parameter in graph.model.named_parameters():
+    for name, parameter in parameters_by_name(graph.model).items():
         values = parameter.detach()
         # The sum of sound values is finite, except where it overflows: one pass, no copy.
         if not bool(values.sum().isfinite()) and not bool(values.isfinite().all()):

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from cutback.errors import ArchitectureMismatch, StaleGraph, UnreachedParameters
 from cutback.graph.architecture import hash_of
 from cutback.graph.attributes import holder, like
-from cutback.graph.clone import state_tensors
+from cutback.graph.clone import parameters_by_name, state_tensors
 from cutback.graph.graph import Graph, layer_of
 from cutback.graph.unwrap import inside
 from cutback.planning.plan import Plan, Width
@@ -48,7 +48,7 @@ def cut_in_place(
             stage_cut(transaction, cut, plan, gradients=gradients)
         for wrapper in graph.wrappers:
             stage_refusal(transaction, wrapper)
-        stage_optimizers(transaction, optimizers, dict(model.named_parameters()), plan.slices)
+        stage_optimizers(transaction, optimizers, parameters_by_name(model), plan.slices)
         transaction.commit()
     return proof
 
@@ -116,12 +116,22 @@ def _checked_attribute(model: nn.Module, path: str, attribute: str, value: Width
 def _planned_model(model: nn.Module, plan: Plan) -> nn.Module:
     """Return the model a plan speaks of: this one, or the one inside that holds the plan's tensors."""
     name, found = next(iter(plan.slices), ""), model
-    while name not in state_tensors(found):
+    while not _holds(found, name):
         deeper = inside(found) or getattr(found, "module", None)
         if not isinstance(deeper, nn.Module):
             return model
         found = deeper
     return found
+
+
+def _holds(model: nn.Module, name: str) -> bool:
+    """Say whether a model has a parameter or buffer of a name."""
+    path, _, own = name.rpartition(".")
+    try:
+        module = model.get_submodule(path)
+    except AttributeError:
+        return False
+    return isinstance(module._parameters.get(own, module._buffers.get(own)), Tensor)
 
 
 def cut_fresh(model: nn.Module, plan: Plan) -> None:
@@ -169,7 +179,9 @@ def _first_difference(model: nn.Module, plan: Plan) -> str:
 def _check_unreached(graph: Graph, plan: Plan) -> None:
     """Refuse a cut beside parameters that no captured forward pass has used."""
     unreached = set(graph.unreached)
-    reached = {name for name, _ in graph.model.named_parameters() if name not in unreached}
+    if not unreached:
+        return
+    reached = {name for name in parameters_by_name(graph.model) if name not in unreached}
     for name in graph.unreached:
         whole = layer_of(name)  # the topmost module of whose parameters none was used
         while whole and not any(other.startswith(f"{layer_of(whole)}.".lstrip(".")) for other in reached):
