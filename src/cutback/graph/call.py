@@ -1,6 +1,6 @@
 """One call of an operator as a rule sees it, and the table of rules."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import UnionType
 from typing import TypeVar
@@ -144,6 +144,7 @@ class Call:
         trail: receives what the rule does.
         assumptions: receives sizes that must follow a cut.
         literal: why sizes of this call are known to be fixed; empty where they are not.
+        decided: what was found out of the same call before, where it is to be taken for found again.
     """
 
     node: fx.Node
@@ -155,6 +156,7 @@ class Call:
     trail: Trail
     assumptions: list[Assumption]
     literal: str = ""
+    decided: Iterator[object] = field(default_factory=lambda: iter(()))
 
     @property
     def shape(self) -> torch.Size:
@@ -274,8 +276,8 @@ class Call:
 
     def decide(self, found: Decision) -> Decision:
         """Note something found out about uncut sizes; after a cut the same is returned whatever is found then."""
-        self.trail.decided.append(found)
-        return found
+        self.trail.decided.append(next(self.decided, found))
+        return self.trail.decided[-1]  # type: ignore[return-value]
 
     def keep(self, labels: Tensor, reason: str) -> None:
         """Keep the channels behind ``labels`` because of this call."""
