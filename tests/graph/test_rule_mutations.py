@@ -23,7 +23,7 @@ from tests.graph.pending import PENDING_COUPLINGS
 EXEMPT: dict[Rule, str] = {
     pointwise.pointwise: "is the element-wise rule",
     pointwise.same: "copies, which is element-wise",
-    factories.created: "has no operands: nothing to be element-wise in, and the stand-in keeps its result as it does",
+    factories.unequal: "has no operands: nothing to be element-wise in, and the stand-in keeps its result as it does",
 }
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from cutback.graph.capture import module_kind, module_path
 from cutback.graph.labels import NONE, Boundary, LabelStore, core, varying_dimensions
+from cutback.graph.sources import source_line
 from cutback.graph.states import State, StateLabels
 from cutback.graph.weights import ComputedWeight
 from cutback.registry import Registry
@@ -203,7 +204,7 @@ class Call:
 
     def boundary(self, reason: str) -> Boundary:
         """Return a boundary at this call."""
-        return Boundary(self.operator, module_path(self.node), reason)
+        return Boundary(self.operator, module_path(self.node), reason, source_line(self.node))
 
     def unite(self, first: Tensor, second: Tensor) -> None:
         """Unite the channels behind two label tensors of one shape, element by element."""

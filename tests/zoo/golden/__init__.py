@@ -52,7 +52,7 @@ def coupling(graph: Graph) -> dict[str, object]:
             {
                 "name": group.name,
                 "units": group.units,
-                "balance": getattr(group, "balance", ""),
+                "balance": group.balance,
                 "slices": _slices(group),
             }
             for group in graph.groups
