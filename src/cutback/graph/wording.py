@@ -48,7 +48,7 @@ def _phrase(sizes: Sequence[int], others: Sequence[str], blocks: int) -> str:
     """
     beside = f", with those of {_joined(others, ', ')}" if others else ""
     if len(sizes) == 1:
-        return f"as many as in {blocks - 1} other block{'s' if blocks > 2 else ''}{beside}"  # noqa: PLR2004
+        return f"as many as in {blocks - 1} other block{'s' if blocks > 2 else ''}{beside}"
     if len(set(sizes)) > 1:
         return f"equally many in blocks of {_joined([str(size) for size in sizes], ', ')}{beside}"
     return f"equally many in each of {len(sizes)} blocks of {sizes[0]}{beside}"
