@@ -24,6 +24,7 @@ from tests.graph.pending import PENDING_COUPLINGS
 EXEMPT: dict[Rule, str] = {
     pointwise.pointwise: "is the element-wise rule",
     weights.elementwise: "is the element-wise rule of computed weights",
+    weights.expanded: "repeats elements at their place; literal sizes of weights are found by the search for sizes too",
     pointwise.same: "copies, which is element-wise",
     factories.unequal: "has no operands: nothing to be element-wise in, and the stand-in keeps its result as it does",
 }

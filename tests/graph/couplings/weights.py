@@ -123,9 +123,33 @@ planted(
 planted(
     "transposed matrix",
     "computed weight",
-    lambda net, a, b: F.linear(a.movedim(1, -1), net.w.mH),
+    lambda net, a, b: F.linear(a.movedim(1, -1), net.w.H),
     (6, 6, 5),
     tokens=True,
     w=_weight(6, 5),
     units=[{"a": {j}, "w:0": {j}} for j in SIX] + [{"w:1": {j}, "head": {j}} for j in range(5)],
+)
+planted(
+    "gain repeated to literal sizes",
+    "computed weight",
+    lambda net, a, b: F.conv2d(a, net.w * net.g.expand(5, 6, 1, 1)),
+    (6, 6, 5),
+    w=_weight(5, 6, 1, 1),
+    g=_weight(5, 1, 1, 1),
+    stays={"a": SIX, "head": range(5)},
+)
+planted(
+    "weight norm of columns",
+    "weight norm",
+    _inner,
+    (6, 6, 5),
+    inner=lambda: parametrizations.weight_norm(nn.Conv2d(6, 5, 1), dim=1),
+    units=[
+        {
+            "a": {j},
+            "inner.parametrizations.weight.original0:1": {j},
+            "inner.parametrizations.weight.original1:1": {j},
+        }
+        for j in SIX
+    ],
 )
