@@ -132,12 +132,28 @@ def wrong_plan(graph: Graph, plan: Plan) -> Plan | None:
     ]
     if not columns:
         return None
-    slot = columns[len(columns) * 2 // 3]
-    kept = plan.slices[slot.state][slot.dimension]
-    removed = next(index for index in range(kept.total) if index not in kept.indices)
-    slices = {name: dict(dimensions) for name, dimensions in plan.slices.items()}
-    slices[slot.state][slot.dimension] = Kept(kept.total, (*kept.indices[:-1], removed))
-    return dataclasses.replace(plan, slices=slices)
+    for slot in columns[len(columns) * 2 // 3 :] + columns[: len(columns) * 2 // 3]:
+        kept = plan.slices[slot.state][slot.dimension]
+        replacement = _replacement(kept, graph.slots[slot].group >= 0)
+        if replacement is not None:
+            slices = {name: dict(dimensions) for name, dimensions in plan.slices.items()}
+            slices[slot.state][slot.dimension] = dataclasses.replace(kept, indices=replacement)
+            return dataclasses.replace(plan, slices=slices)
+    return None
+
+
+def _replacement(kept: Kept, free: Sequence[bool]) -> tuple[int, ...] | None:
+    """Return kept columns with the last that a unit owns replaced by a removed one of its block; ``None`` if none is.
+
+    The column of a constant may be one of zeros, whose weights do not matter; so none of these is replaced.
+    """
+    size = kept.total // kept.blocks
+    removed = [index for index in range(kept.total) if index not in set(kept.indices)]
+    for gone in reversed(kept.indices):
+        beside = next((index for index in removed if index // size == gone // size), None)
+        if free[gone] and beside is not None:
+            return tuple(beside if index == gone else index for index in kept.indices)
+    return None
 
 
 def caught(graph: Graph, wrong: Plan) -> bool:

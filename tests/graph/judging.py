@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 import cutback
+from benchmarks.zoo.measure import wrong_plan
 from cutback.errors import CutbackError, NotEquivalent
 from cutback.graph.graph import Graph
 from cutback.planning.plan import Plan
 from cutback.surgery.verify import prove
-from tests.graph.planting import wrong_column
 from tests.graph.random_networks import RandomNetwork, Spec
 
 PROVEN, KEPT, REFUSED, SILENT = "proven", "kept", "refused", "silent"
@@ -53,7 +53,7 @@ def judge(spec: Spec, *, plant: bool = False) -> Verdict:
         found = operators_in(str(error)) or _operators(graph)
         return Verdict(REFUSED, f"{type(error).__name__}: {error}", found)
     if plant:
-        wrong = wrong_column(graph, plan)
+        wrong = wrong_plan(graph, plan)
         if wrong is not None and not caught(graph, wrong):
             return Verdict(SILENT, "the proof accepted a plan with a wrong consumer column")
     widths = own_widths(network)

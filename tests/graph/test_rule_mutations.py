@@ -3,6 +3,7 @@
 A rule is replaced by one that treats its operator as if it computed each element from the elements at its place:
 operands that fit the result's shape are united there, as ``pointwise`` does, and nothing is tied, mixed, assumed or
 refused. An operand of another size gives the labels at the same index of each dimension, wrapped around at its end.
+A rule for computed weights is replaced by the element-wise one of these.
 """
 
 from collections.abc import Callable
@@ -13,18 +14,23 @@ import torch
 from torch import Tensor
 
 from cutback.errors import CutbackError
-from cutback.graph.call import Call, Labels, Refused, Rule, rules
+from cutback.graph.call import Call, Labels, Refused, Rule, literal_rules, rules, weight_rules
 from cutback.graph.capture import operator_of
 from cutback.graph.labels import compact
-from cutback.graph.rules import factories, pointwise
+from cutback.graph.rules import factories, pointwise, weights
 from tests.graph.couplings import COUPLINGS
 from tests.graph.pending import PENDING_COUPLINGS
 
 EXEMPT: dict[Rule, str] = {
     pointwise.pointwise: "is the element-wise rule",
+    weights.elementwise: "is the element-wise rule of computed weights",
+    weights.expanded: "repeats elements at their place; literal sizes of weights are found by the search for sizes too",
     pointwise.same: "copies, which is element-wise",
-    factories.created: "has no operands: nothing to be element-wise in, and the stand-in keeps its result as it does",
+    factories.unequal: "has no operands: nothing to be element-wise in, and the stand-in keeps its result as it does",
 }
+
+
+TABLES = (rules, weight_rules, literal_rules)
 
 
 def elementwise(call: Call) -> Labels:
@@ -59,10 +65,11 @@ def _wrapped(labels: Tensor, shape: torch.Size) -> Tensor:
 
 @cache
 def functions() -> dict[Rule, tuple[str, ...]]:
-    """Return every rule with the operators it is registered for."""
+    """Return every rule of every table with the operators it is registered for."""
     found: dict[Rule, list[str]] = {}
-    for name in rules:
-        found.setdefault(rules.get(name), []).append(name)
+    for table in TABLES:
+        for name in table:
+            found.setdefault(table.get(name), []).append(name)
     return {rule: tuple(names) for rule, names in found.items()}
 
 
@@ -79,6 +86,14 @@ def users() -> dict[str, tuple[str, ...]]:
     return {operator: tuple(name for name in ordered if operator in called[name]) for operator in operators}
 
 
+def replace(rule: Rule, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the element-wise rule in a rule's place in every table that holds it."""
+    for table in TABLES:
+        for name in list(table):
+            if table.get(name) is rule:
+                monkeypatch.setitem(table._entries, name, weights.elementwise if table is weight_rules else elementwise)
+
+
 def noticed(check: Callable[[], None]) -> bool:
     """Whether a check fails in a way that a test reports."""
     try:
@@ -88,19 +103,21 @@ def noticed(check: Callable[[], None]) -> bool:
     return False
 
 
-@pytest.mark.parametrize("rule", [rule for rule in functions() if rule not in EXEMPT], ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize(
+    "rule",
+    [rule for rule in functions() if rule not in EXEMPT],
+    ids=lambda rule: f"{rule.__module__.rpartition('.')[2]}.{rule.__name__}",
+)
 def test_a_rule_replaced_by_an_elementwise_one_is_noticed(rule: Rule, monkeypatch) -> None:
     operators = functions()[rule]
     suspects = list(dict.fromkeys(name for operator in operators for name in users().get(operator, ())))
     assert suspects, f"no planted coupling calls any of {operators}"
-    for operator in operators:
-        monkeypatch.setitem(rules._entries, operator, elementwise)
+    replace(rule, monkeypatch)
     assert any(noticed(COUPLINGS[name].check) for name in suspects), suspects
 
 
 def test_the_stand_in_changes_nothing_for_elementwise_operators(monkeypatch) -> None:
     for rule in EXEMPT:
-        for operator in functions()[rule]:
-            monkeypatch.setitem(rules._entries, operator, elementwise)
+        replace(rule, monkeypatch)
     for name in ("sum", "in-place rows", "squeeze-excite", "layer scale", "cat of a constant"):
         COUPLINGS[name].check()

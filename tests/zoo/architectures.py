@@ -25,6 +25,11 @@ def _deeplab() -> nn.Module:
     return models.deeplabv3_resnet50(weights=None, weights_backbone=None, aux_loss=True, num_classes=5)
 
 
+def _vit() -> nn.Module:
+    """Return a vision transformer of the shape of ViT-B/16 with fewer layers, for small pictures."""
+    return torchvision.models.VisionTransformer(32, 16, num_layers=3, num_heads=12, hidden_dim=768, mlp_dim=3072)
+
+
 ARCHITECTURES = {
     "resnet18": Architecture(_classifier("resnet18")),
     "resnet50": Architecture(_classifier("resnet50")),
@@ -39,6 +44,11 @@ ARCHITECTURES = {
     "inception_v3-aux": Architecture(_classifier("inception_v3", aux_logits=True, init_weights=False), 299),
     "squeezenet1_1": Architecture(_classifier("squeezenet1_1")),
     "deeplabv3_resnet50": Architecture(_deeplab),
+    "resnext50_32x4d": Architecture(_classifier("resnext50_32x4d")),
+    "regnet_y_400mf": Architecture(_classifier("regnet_y_400mf")),
+    "shufflenet_v2_x1_0": Architecture(_classifier("shufflenet_v2_x1_0")),
+    "vit_b_16": Architecture(_vit, 32),
+    "convnext_tiny": Architecture(_classifier("convnext_tiny")),
 }
 
 

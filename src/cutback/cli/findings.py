@@ -1,7 +1,7 @@
 """What a trace has found, as text and as one JSON document."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -54,8 +54,7 @@ def rows(graph: Graph) -> list[Row]:
         )
         channels = next(iter(making.values())).size if making else group.units
         share = macs / total if total else 0.0
-        balance = str(getattr(group, "balance", ""))
-        found.append(Row(group.name, group.units, channels, balance, round(macs), share, group.layers))
+        found.append(Row(group.name, group.units, channels, group.balance, round(macs), share, group.layers))
     return found
 
 
@@ -97,8 +96,8 @@ def text(graph: Graph) -> str:
     if kept:
         parts.append(_table(("kept", "stay", "why"), kept, right=(1,)))
     boundaries = [
-        (boundary.operator, boundary.path or "(model)", _source(boundary) or "-", boundary.reason)
-        for boundary in graph.boundaries
+        (boundary.operator, places, boundary.source or "-", boundary.reason)
+        for boundary, places in _places(graph.boundaries)
     ]
     if boundaries:
         parts.append(_table(("boundary", "module", "source", "reason"), boundaries))
@@ -107,6 +106,14 @@ def text(graph: Graph) -> str:
     if graph.train_failure:
         parts.append(f"not captured in train mode: {graph.train_failure}")
     return "\n\n".join(parts)
+
+
+def _places(boundaries: Sequence[Boundary]) -> list[tuple[Boundary, str]]:
+    """Return boundaries that differ in more than their module, each with its modules."""
+    places: dict[Boundary, list[str]] = {}
+    for boundary in boundaries:
+        places.setdefault(replace(boundary, path=""), []).append(boundary.path or "(model)")
+    return [(boundary, _shortened(paths)) for boundary, paths in places.items()]
 
 
 def _slices(group: Group) -> list[dict[str, object]]:
@@ -118,14 +125,9 @@ def _boundary(boundary: Boundary) -> dict[str, str]:
     return {
         "module": boundary.path,
         "operator": boundary.operator,
-        "source": _source(boundary),
+        "source": boundary.source,
         "reason": boundary.reason,
     }
-
-
-def _source(boundary: Boundary) -> str:
-    """Return file and line of the call, where they are known."""
-    return str(getattr(boundary, "source", ""))
 
 
 def _counted(row: Row) -> str:

@@ -17,6 +17,7 @@ from cutback.graph.labels import Boundary, core
 from cutback.graph.matching import legal_cut
 from cutback.graph.probes import probes
 from cutback.graph.replay import Illegal
+from cutback.graph.sources import source_line
 
 
 @dataclass
@@ -153,7 +154,8 @@ def _responsible(graph: Graph, failure: Illegal) -> dict[fx.Node, Boundary]:
         suspects = failing
     where = module_path(failure.node) or "(model)"
     found: dict[fx.Node, Boundary] = {}
-    boundary = Boundary(operator_of(failure.node), module_path(failure.node), f"depends on this width: {failure}")
+    reason = f"depends on this width: {failure}"
+    boundary = Boundary(operator_of(failure.node), module_path(failure.node), reason, source_line(failure.node))
     for labelling, capture in zip(graph.coupling.labellings, graph.captures, strict=True):
         calls = [node for node in capture.nodes if node.op == "call_function" and operator_of(node) != "getitem"]
         for node, trail in zip(calls, labelling.trails, strict=True):

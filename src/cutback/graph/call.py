@@ -1,6 +1,6 @@
 """One call of an operator as a rule sees it, and the table of rules."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import UnionType
 from typing import TypeVar
@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from cutback.graph.capture import module_kind, module_path
 from cutback.graph.labels import NONE, Boundary, LabelStore, core, varying_dimensions
+from cutback.graph.sources import source_line
 from cutback.graph.states import State, StateLabels
 from cutback.graph.weights import ComputedWeight
 from cutback.registry import Registry
@@ -144,6 +145,7 @@ class Call:
         trail: receives what the rule does.
         assumptions: receives sizes that must follow a cut.
         literal: why sizes of this call are known to be fixed; empty where they are not.
+        decided: what was found out of the same call before, where it is to be taken for found again.
     """
 
     node: fx.Node
@@ -155,6 +157,7 @@ class Call:
     trail: Trail
     assumptions: list[Assumption]
     literal: str = ""
+    decided: Iterator[object] = field(default_factory=lambda: iter(()))
 
     @property
     def whole_blocks(self) -> bool:
@@ -211,7 +214,7 @@ class Call:
 
     def boundary(self, reason: str) -> Boundary:
         """Return a boundary at this call."""
-        return Boundary(self.operator, module_path(self.node), reason)
+        return Boundary(self.operator, module_path(self.node), reason, source_line(self.node))
 
     def unite(self, first: Tensor, second: Tensor) -> None:
         """Unite the channels behind two label tensors of one shape, element by element."""
@@ -282,8 +285,8 @@ class Call:
 
     def decide(self, found: Decision) -> Decision:
         """Note something found out about uncut sizes; after a cut the same is returned whatever is found then."""
-        self.trail.decided.append(found)
-        return found
+        self.trail.decided.append(next(self.decided, found))
+        return self.trail.decided[-1]  # type: ignore[return-value]
 
     def keep(self, labels: Tensor, reason: str) -> None:
         """Keep the channels behind ``labels`` because of this call."""

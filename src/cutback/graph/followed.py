@@ -18,6 +18,7 @@ from cutback.graph.probes import probes
 from cutback.graph.replay import KeptLabels
 from cutback.graph.second_pass import kept_labels
 from cutback.graph.sizes import LabelsOf, Width
+from cutback.graph.sources import source_line
 from cutback.graph.uses import Prunable, Use, current_value, of_capture, source_text, uses_of
 
 
@@ -192,7 +193,7 @@ class _Search:
         for leaf in leaves(use.origin or 0):
             if isinstance(leaf, SizeOf):
                 reason = f"its {use.argument} {use.value} is computed from {named}{source_text(use.node)}"
-                boundary = Boundary(operator_of(use.node), module_path(use.node), reason)
+                boundary = Boundary(operator_of(use.node), module_path(use.node), reason, source_line(use.node))
                 self._found.held.setdefault(leaf.node, boundary)
             elif leaf in self._widths:
                 for other in self._uses:

@@ -163,11 +163,13 @@ class Group:
         name: path of the first layer that produces the channels (with ``#2`` and so on where that is not unique).
         units: how many units there are.
         slices: for each slot the indices of each unit, shape ``(units, indices a unit)``.
+        balance: which of its units must lose equally many, in words; empty where any may go.
     """
 
     name: str
     units: int
     slices: Mapping[Slot, NDArray[np.int64]]
+    balance: str = ""
 
     @property
     def layers(self) -> tuple[str, ...]:

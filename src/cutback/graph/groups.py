@@ -17,6 +17,7 @@ from cutback.graph.inputs import Inputs
 from cutback.graph.interpret import label
 from cutback.graph.labels import NONE, Boundary, LabelStore, compact, varying_dimensions
 from cutback.graph.states import StateLabels
+from cutback.graph.wording import worded
 
 _PRODUCERS = ("filter", "depthwise", "element")
 _UNASSIGNED = -1
@@ -78,7 +79,7 @@ def couple(
         model=model,
         inputs=inputs,
         captures=tuple(captures),
-        groups=groups,
+        groups=worded(groups, (blocks for _, blocks in balances), group_of),
         slots={slot: owner.of(vector) for slot, vector in slots.items()},
         systems=systems(
             (blocks for _, blocks in balances),

@@ -1,7 +1,7 @@
 """Running a captured graph on labels instead of values."""
 
 import operator
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -60,6 +60,7 @@ def label(
     refused: Mapping[fx.Node, str],
     whole: Collection[fx.Node] = (),
     held: Mapping[fx.Node, Boundary] | None = None,
+    decided: Mapping[fx.Node, Sequence[object]] | None = None,
 ) -> Labelling:
     """Run a captured graph on labels.
 
@@ -70,12 +71,15 @@ def label(
         refused: calls to be made boundaries, with the reason of each.
         whole: calls whose blocks (groups of a convolution, heads) are to stay or go whole.
         held: calls, or placeholders of states, whose channels stay, with what keeps them.
+        decided: what was found out about the sizes of calls in a wider network, to be taken for found again.
     """
     held = held or {}
+    decided = decided or {}
     found = Labelling([], [], [], [])
 
     def apply(node: fx.Node, arguments: dict[str, object], value: object) -> Labels:
         call = Call(node, operator_of(node), arguments, value, store, states, Trail(node in whole), found.assumptions)
+        call.decided = iter(decided.get(node, ()))
         found.trails.append(call.trail)
         result = _label_call(call, refused.get(node))
         call.trail.results = labels_in(result)

@@ -25,14 +25,17 @@ class Boundary:
         operator: name of the operator they reach, for instance ``aten::softmax``.
         path: path of the module during whose forward it ran (empty for the model itself).
         reason: what about it keeps them.
+        source: where the model's code makes the call: ``nets/block.py:41``; empty where that is not known.
     """
 
     operator: str
     path: str
     reason: str
+    source: str = ""
 
     def __str__(self) -> str:
-        return f"{self.path or '(model)'} : {self.operator}: {self.reason}"
+        where = f" ({self.source})" if self.source and self.source not in self.reason else ""
+        return f"{self.path or '(model)'} : {self.operator}: {self.reason}{where}"
 
 
 class LabelStore:

@@ -16,7 +16,7 @@ from cutback.graph.graph import Graph
 from cutback.graph.groups import slots_of
 from cutback.graph.interpret import Labelling, label
 from cutback.graph.labels import NONE, LabelStore
-from cutback.graph.replay import Illegal, Orders, positions
+from cutback.graph.replay import Illegal, Orders, effective_calls, has_effect, positions
 from cutback.graph.second_pass import narrowed_captures, second_pass
 from cutback.graph.states import StateLabels
 
@@ -64,7 +64,7 @@ def _matched(
     if again is None:
         return None
     coupling = graph.coupling
-    whole = _Places(coupling.labellings, coupling.states, coupling.components)
+    whole = _Places(graph.captures, coupling.labellings, coupling.states, coupling.components)
     rank = _ranks(graph, kept, scores)
     taken: dict[int, int] = {}
     available = whole.components(shared := whole.names & again.names)
@@ -99,12 +99,18 @@ class _Places:
         vectors: the component of each slice of each state, by state and dimension.
     """
 
-    def __init__(self, labellings: Sequence[Labelling], states: StateLabels, components: NDArray[np.int64]) -> None:
+    def __init__(
+        self,
+        captures: Sequence[Capture],
+        labellings: Sequence[Labelling],
+        states: StateLabels,
+        components: NDArray[np.int64],
+    ) -> None:
         slots, _ = slots_of(states, components)
         self.vectors = {(slot.state, slot.dimension): vector for slot, vector in slots.items()}
         places: dict[tuple[object, ...], NDArray[np.int64]] = {**self.vectors}
-        for mode, labelling in enumerate(labellings):
-            for call, trail in enumerate(labelling.trails):
+        for mode, (capture, labelling) in enumerate(zip(captures, labellings, strict=True)):
+            for call, trail in enumerate(effective_calls(capture, labelling.trails)[1]):
                 for number, balance in enumerate(trail.balanced):
                     for block, labels in enumerate(balance.parts):
                         places[mode, call, number, block] = components[labels.numpy()]
@@ -138,23 +144,18 @@ def _labelled_again(graph: Graph, captures: Sequence[Capture]) -> _Places | None
     store = LabelStore()
     states = StateLabels(store)
     labellings: list[Labelling] = []
-    for whole, narrow in zip(graph.captures, captures, strict=True):
-        if [node.target for node in whole.nodes if node.op == "call_function"] != [
-            node.target for node in narrow.nodes if node.op == "call_function"
-        ]:
+    for whole, narrow, labelling in zip(graph.captures, captures, graph.coupling.labellings, strict=True):
+        calls, trails = effective_calls(whole, labelling.trails)
+        ours = [node for node in narrow.nodes if has_effect(node)]
+        if [node.target for node in calls] != [node.target for node in ours]:
             return None
-        same: dict[fx.Node, fx.Node] = dict(
-            zip(
-                (node for node in whole.nodes if node.op == "call_function"),
-                (node for node in narrow.nodes if node.op == "call_function"),
-                strict=True,
-            )
-        )
+        same = dict(zip(calls, ours, strict=True))
+        decided = {node: trail.decided for node, trail in zip(ours, trails, strict=True)}
         refused = {same[node]: why for node, why in graph.coupling.refused.items() if node in same}
         whole_blocks = {same[node] for node in graph.coupling.whole if node in same}
         held = {same[node]: why for node, why in graph.coupling.held.items() if node in same}
-        labellings.append(label(narrow, store, states, refused, whole_blocks, held))
-    return _Places(labellings, states, store.components())
+        labellings.append(label(narrow, store, states, refused, whole_blocks, held, decided))
+    return _Places(captures, labellings, states, store.components())
 
 
 def _ranks(

@@ -239,16 +239,17 @@ def replay(
     Raises:
         Illegal: labels arrive where they do not belong.
     """
-    calls = [node for node in whole.nodes if node.op == "call_function"]
-    calls = [node for node in calls if operator_of(node) != "getitem"]
-    ours = [node for node in narrow.nodes if node.op == "call_function" and operator_of(node) != "getitem"]
+    calls, trails = effective_calls(whole, labelling.trails)
+    ours = [node for node in narrow.nodes if has_effect(node)]
     if [node.target for node in calls] != [node.target for node in ours]:
         raise Illegal(calls[-1], "the narrower model runs other operators")
-    waiting = iter(zip(calls, labelling.trails, strict=True))
+    waiting = iter(zip(calls, trails, strict=True))
     fixed = iter(labelling.fixed)
     kept_states = _KeptStates(states, kept, wanted)
 
     def apply(node: fx.Node, arguments: dict[str, object], value: object) -> Labels:
+        if not has_effect(node):
+            return arguments["self"]  # type: ignore[return-value]
         original, trail = next(waiting)
         call = _ReplayedCall(node, arguments, value, kept_states, kept, trail, orders)
         try:
@@ -263,6 +264,18 @@ def replay(
         return next(fixed)
 
     return run_on_labels(narrow, kept_states, apply, one)
+
+
+def has_effect(node: fx.Node) -> bool:
+    """Whether a node is a call that does anything to labels; ``contiguous`` runs or not as strides ask for it."""
+    return node.op == "call_function" and operator_of(node) not in ("getitem", "aten::contiguous")
+
+
+def effective_calls(capture: Capture, trails: Sequence[Trail]) -> tuple[list[fx.Node], list[Trail]]:
+    """Return the calls of a capture that do anything to labels, and what the rules did at each."""
+    calls = [node for node in capture.nodes if node.op == "call_function" and operator_of(node) != "getitem"]
+    pairs = [(node, trail) for node, trail in zip(calls, trails, strict=True) if has_effect(node)]
+    return [node for node, _ in pairs], [trail for _, trail in pairs]
 
 
 def _labelled(call: Call, trail: Trail) -> Labels:

@@ -4,7 +4,8 @@
 """
 
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from cutback.graph.graph import Graph, Group, layer_of
 
 FOLDER = Path(__file__).parent
 SIZE = 64
+_SOURCE = re.compile(r" \([^()]*\.py:\d+\)")  # where a library lies, and at which line, depends on the machine
 _COMMON = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -42,7 +44,7 @@ def described(name: str) -> str:
     libraries.torchvision()
     torch.manual_seed(0)
     graph = cutback.trace(GOLDEN[name](), torch.randn(1, 3, SIZE, SIZE))
-    return json.dumps(coupling(graph), indent=1, ensure_ascii=False) + "\n"
+    return "\n".join(_lines(coupling(graph))) + "\n"
 
 
 def coupling(graph: Graph) -> dict[str, object]:
@@ -52,14 +54,26 @@ def coupling(graph: Graph) -> dict[str, object]:
             {
                 "name": group.name,
                 "units": group.units,
-                "balance": getattr(group, "balance", ""),
+                "balance": group.balance,
                 "slices": _slices(group),
             }
             for group in graph.groups
         ],
-        "kept": {kept.layer: f"{kept.channels}/{kept.total}: {kept.reasons[0]}" for kept in graph.kept},
+        "kept": {
+            kept.layer: f"{kept.channels}/{kept.total}: {_SOURCE.sub('', str(kept.reasons[0]))}" for kept in graph.kept
+        },
         "unreached": list(graph.unreached),
     }
+
+
+def _lines(found: Mapping[str, object]) -> Iterator[str]:
+    """Write a coupling as JSON, a group to a line."""
+    groups, rest = found["groups"], {key: value for key, value in found.items() if key != "groups"}
+    assert isinstance(groups, list)
+    yield '{"groups": ['
+    yield from (json.dumps(g, ensure_ascii=False) + "," * (n < len(groups)) for n, g in enumerate(groups, start=1))
+    yield "],"
+    yield json.dumps(rest, ensure_ascii=False, indent=1).removeprefix("{\n")
 
 
 def file_of(name: str) -> Path:
@@ -67,16 +81,34 @@ def file_of(name: str) -> Path:
     return FOLDER / f"{name}.json"
 
 
-def _slices(group: Group) -> list[str]:
-    """Say of each layer what a group slices and where; slots of one layer at the same indices share a line."""
+def _slices(group: Group) -> str:
+    """Say of each layer what a group slices and where: slots of one layer at the same indices, and runs of layers.
+
+    Layers whose slices and place are the same are named together.
+    """
     lines: dict[tuple[str, str], dict[str, None]] = {}
     for slot, table in group.slices.items():
         held = slot.state.rpartition(".")[2]
         owner = (layer_of(slot.state) or "(model)") if held in _COMMON else slot.state
         lines.setdefault((owner, _place(np.asarray(table))), {})[slot.role] = None
-    return [
-        " ".join(part for part in (owner, "+".join(roles), place) if part) for (owner, place), roles in lines.items()
-    ]
+    alike: dict[str, list[str]] = {}
+    for (owner, place), roles in lines.items():
+        alike.setdefault(" ".join(part for part in ("+".join(roles), place) if part), []).append(owner)
+    return "; ".join(f"{what}: {_abbreviated(owners)}" for what, owners in alike.items())
+
+
+def _abbreviated(paths: list[str]) -> str:
+    """Join paths, each without the leading parts it shares with the one before, which a dot stands for."""
+    written: list[str] = []
+    before: list[str] = []
+    for path in paths:
+        parts = path.split(".")
+        shared = 0
+        while shared < min(len(parts), len(before)) - 1 and parts[shared] == before[shared]:
+            shared += 1
+        written.append("." * shared + ".".join(parts[shared:]))
+        before = parts
+    return " ".join(written)
 
 
 def _place(table: np.ndarray) -> str:
