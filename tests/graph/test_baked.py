@@ -2,13 +2,14 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 import cutback
-from cutback.errors import ArchitectureMismatch
+from cutback.errors import ArchitectureMismatch, NothingToPrune
 from cutback.graph import replay
 
 IMAGES = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -188,7 +189,7 @@ def test_a_number_that_cannot_follow_keeps_its_channels_with_the_reason(name: st
     assert any(reason in boundary.reason for boundary in graph.boundaries), graph.boundaries
 
 
-def test_an_attribute_of_two_widths_follows_neither() -> None:
+def test_an_attribute_of_two_widths_keeps_them_equal() -> None:
     class Two(Net):
         def forward(self, x):
             x = self.a(x).view(2, self.middle.n, 36).view(2, -1, 6, 6)
@@ -196,11 +197,15 @@ def test_an_attribute_of_two_widths_follows_neither() -> None:
 
     model = Two(Layer(lambda _, x: x, n=8))
     graph = cutback.trace(model, IMAGES)
-    assert not graph.groups
-    assert any("different channels" in boundary.reason for boundary in graph.boundaries)
+    ((first, second),) = [system.groups for system in graph.systems]
+    assert [graph.groups[number].name for number in (first, second)] == ["a", "b"]
+    by_hand = {group.name: len(group.kept) for group in cutback.plan(graph, keep={"a": 3}).groups}
+    assert by_hand == {"a": 3, "b": 3}
+    cut(model)
+    assert model.a.out_channels == model.b.out_channels == model.middle.n == 4
 
 
-def test_a_size_of_another_tensor_of_the_same_width() -> None:
+def test_a_size_of_another_tensor_keeps_both_widths_equal() -> None:
     class Borrowed(Net):
         def forward(self, x):
             x = self.a(x)
@@ -209,8 +214,24 @@ def test_a_size_of_another_tensor_of_the_same_width() -> None:
 
     model = Borrowed(None)
     graph = cutback.trace(model, IMAGES)
-    assert not graph.groups
-    assert any("size of the result" in boundary.reason for boundary in graph.boundaries)
+    (system,) = graph.systems
+    assert system.balanced(np.array([3, 3]))
+    assert not system.balanced(np.array([3, 4]))
+    cut(model)
+    assert model.a.out_channels == model.b.out_channels == 4
+
+
+def test_a_size_of_a_tensor_whose_channels_stay_keeps_the_other_whole() -> None:
+    class Borrowed(Net):
+        def forward(self, x):
+            x = self.a(x)
+            y = self.b(x)
+            return self.c(y.view(2, x.shape[1], 36).view(2, -1, 6, 6).relu()), x
+
+    graph = cutback.trace(Borrowed(None), IMAGES)
+    assert all(np.array_equal(system.levels, [system.sizes]) for system in graph.systems)
+    with pytest.raises(NothingToPrune):
+        cutback.plan(graph, budget="channels=50%")
 
 
 def test_a_scale_computed_from_another_tensors_width_keeps_that_tensor() -> None:

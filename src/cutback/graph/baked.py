@@ -10,6 +10,7 @@ from torch import fx
 from cutback.errors import CaptureError
 from cutback.graph.call import Assumption
 from cutback.graph.capture import module_kind, module_path, operator_of
+from cutback.graph.equal import EqualWidths
 from cutback.graph.followed import Findings, follow, with_followed
 from cutback.graph.graph import Graph
 from cutback.graph.groups import couple
@@ -18,6 +19,9 @@ from cutback.graph.matching import legal_cut
 from cutback.graph.probes import probes
 from cutback.graph.replay import Illegal
 from cutback.graph.sources import source_line
+
+_MOST_PAIRS = 2000
+"""Of widths that must stay equal; far more than any network has calls of that kind."""
 
 
 @dataclass
@@ -30,6 +34,7 @@ class _State:
         findings: what its numbers ask of a cut.
         refused: calls made boundaries, with the reason.
         held: calls whose results stay, with what keeps them.
+        equal: widths made to stay equal, with whether that is still wanted.
         doubted: whether a narrower capture ever failed, so that no plan goes without one.
     """
 
@@ -38,12 +43,18 @@ class _State:
     findings: Findings = field(default_factory=Findings)
     refused: dict[fx.Node, str] = field(default_factory=dict)
     held: dict[fx.Node, Boundary] = field(default_factory=dict)
+    equal: dict[EqualWidths, bool] = field(default_factory=dict)
     doubted: bool = False
 
     def settle(self) -> None:
         """Let attributes follow, and keep what numbers stand in the way of; nothing is captured for that."""
         while True:
             self.findings = follow(self.graph)
+            pairs = [pair for pair in self.findings.equal if pair not in self.equal]
+            if pairs and len(self.equal) < _MOST_PAIRS:
+                self.equal |= dict.fromkeys(pairs, True)
+                self.keep({}, {})
+                continue
             new = {node: why for node, why in self.findings.refused.items() if node not in self.refused}
             stays = {node: why for node, why in self.findings.held.items() if node not in self.held}
             if not new and not stays:
@@ -55,6 +66,7 @@ class _State:
         """Make calls boundaries, and keep the results of others."""
         self.refused |= refused
         self.held |= held
+        self.equal = {pair: wanted and pair.written.node not in self.refused for pair, wanted in self.equal.items()}
         graph = self.graph
         self.graph, self.assumptions = couple(
             graph.model,
@@ -63,6 +75,7 @@ class _State:
             self.refused,
             graph.coupling.whole,
             held=self.held,
+            equal=[pair for pair, wanted in self.equal.items() if wanted],
             train_failure=graph.train_failure,
         )
 
@@ -101,6 +114,8 @@ def _blame(state: _State, failure: Illegal) -> None:
     open_questions = [a for a in state.assumptions if a.node not in state.refused]
     reasons = {assumption.node: assumption.boundary.reason for assumption in open_questions}
     literal = {node: why for node, why in state.findings.literal.items() if node not in state.refused}
+    taken = [pair.written.node for pair, wanted in state.equal.items() if wanted]
+    literal |= dict.fromkeys(taken, "has a size that is computed from another width")
     blamed = _nearest(failure.node, {**reasons, **literal})
     if blamed:
         state.keep(_generalised(state.graph, blamed, {**reasons, **literal}), {})

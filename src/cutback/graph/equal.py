@@ -1,5 +1,6 @@
 """Sizes that a model's code takes from elsewhere: two widths that must stay equal."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -30,15 +31,19 @@ class WrittenAt:
 
 @dataclass(frozen=True)
 class EqualWidths:
-    """Two sizes of different channels that the model's code takes for one another.
+    """Two sizes of different channels of which the model's code computes one from the other.
 
     Attributes:
         written: a size in a call.
         taken: where the code has it from: the size of a tensor, or a call that is given the same attribute.
+        times: so many times the first size is ...
+        over: ... so many times the second.
     """
 
     written: WrittenAt
     taken: WrittenAt | SizeOf
+    times: int = 1
+    over: int = 1
 
 
 def equal_parts(
@@ -57,7 +62,8 @@ def equal_parts(
     for pair in pairs:
         for labels in every:
             first, second = width_at(pair.written, labels), width_at(pair.taken, labels)
-            parts = equally_long(first, second) if first is not None and second is not None else None
+            known = first is not None and second is not None
+            parts = equally_long(first, second, pair.times, pair.over) if known else None
             if parts is not None:
                 found.append(parts)
     return found
@@ -71,12 +77,20 @@ def width_at(place: WrittenAt | SizeOf, labels: LabelsOf) -> Width | None:
     return next((size.width for size in sizes if (size.argument, size.entry) == (place.argument, place.entry)), None)
 
 
-def equally_long(first: Width, second: Width) -> tuple[Tensor, Tensor] | None:
-    """Return label vectors of one length for two widths: of one block each, or of all blocks where only those match."""
+def equally_long(first: Width, second: Width, times: int = 1, over: int = 1) -> tuple[Tensor, Tensor] | None:
+    """Return label vectors of one length for two widths: of one block each, or of all blocks where only those match.
+
+    Args:
+        first: a width; its own factors do not count.
+        second: another.
+        times: how often the labels of the first are repeated.
+        over: how often those of the second are.
+    """
+    common = math.gcd(times, over)
     for one in _vectors(first):
         for other in _vectors(second):
-            if len(one) == len(other) > 1:
-                return one, other
+            if len(one) * times == len(other) * over and min(len(one), len(other)) > 0:
+                return one.repeat(times // common), other.repeat(over // common)
     return None
 
 

@@ -12,7 +12,8 @@ from cutback.graph.attributes import held_value
 from cutback.graph.capture import module_path, operator_of
 from cutback.graph.equal import EqualWidths, WrittenAt, equally_long
 from cutback.graph.graph import Followed, Graph
-from cutback.graph.labels import Boundary, varying_dimensions
+from cutback.graph.implied import Implied
+from cutback.graph.labels import Boundary
 from cutback.graph.origins import Formula, Held, Origin, SizeOf, evaluated, leaves
 from cutback.graph.probes import probes
 from cutback.graph.replay import KeptLabels
@@ -60,7 +61,9 @@ class _Search:
     def __init__(self, graph: Graph) -> None:
         self._graph, self._prunable = graph, Prunable(graph)
         self._uses = uses_of(graph, self._prunable)
+        self._implied = Implied(graph)
         self._widths: dict[Held, Width] = {}
+        self._places: dict[Held, WrittenAt | SizeOf] = {}  # where the width an attribute follows is found
         self._found = Findings()
 
     @cached_property
@@ -91,21 +94,22 @@ class _Search:
         live = [use for use in uses if use.width is not None]
         if not live:
             return
-        other = next((use for use in uses if use.fixed), None)
         widths = [use.width for use in live if use.width is not None]
-        stays = all(width.size(probe) == live[0].value for width in widths for probe in self._probes)
-        blocks = all(len(varying_dimensions(width.labels)) > 1 for width in widths)
-        if stays and (blocks or other is not None or any(use.width is None for use in uses)):
-            return  # a number of blocks, for instance, which a cut leaves alone
-        footprints = {width.footprint(self._prunable.component) for width in widths}
+        shrinks = [self._shrinks(width) for width in widths]
+        if not any(shrinks):
+            return  # a number of heads, for instance, which a cut leaves alone
+        still = [use for use, less in zip(live, shrinks, strict=True) if not less]
+        other = next(iter([*(use for use in uses if use.fixed), *still]), None)
+        alike = all(self._implied.equal(width, widths[0]) for width in widths[1:])
         if other is not None:
             where = f"{operator_of(other.node)}{source_text(other.node)}"
             why = f"holds this width and is also the {other.argument} of {where}"
-        elif len(footprints) > 1:
+        elif not alike:
             why = "holds the widths of different channels"
             self._found.equal += [EqualWidths(_place(use), _place(live[0])) for use in live[1:]]
         else:
             self._widths[held] = widths[0]
+            self._places[held] = _place(live[0])
             return
         for use in live:
             self._refuse(use, f"has the size {use.value} from the attribute {_spelled(held)}, which {why}")
@@ -124,6 +128,7 @@ class _Search:
                         continue
                     if current_value(self._graph, other) == width.size(_Everything()):
                         self._widths.setdefault(other, width)
+                        self._places.setdefault(other, one)  # type: ignore[arg-type]
 
     def _fixed(self, held: Held) -> bool:
         """Whether a number that must not change is computed from an attribute."""
@@ -140,13 +145,13 @@ class _Search:
                 continue
             if width.size(_Everything()) != current_value(self._graph, held):
                 continue
-            self._widths[held] = width
+            self._widths[held], self._places[held] = width, _place(use)
             if self._right(use):
                 return
-            del self._widths[held]
+            del self._widths[held], self._places[held]
 
-    def _isolated(self, origin: Origin | float, held: Held, target: Width, labels: LabelsOf) -> Width | None:
-        """Return the width an attribute must hold for a formula of products and quotients to give a width."""
+    def _isolated(self, origin: Origin | float, held: Held | SizeOf, target: Width, labels: LabelsOf) -> Width | None:
+        """Return what an attribute or a size must be for a formula of products and quotients to give a width."""
         if origin == held:
             return target
         if not isinstance(origin, Formula) or len(origin.operands) != 2:
@@ -182,11 +187,29 @@ class _Search:
 
     def _taken_from(self, use: Use, width: Width) -> Iterator[EqualWidths]:
         """Yield the pair of widths that would have to stay equal for a size to be right."""
-        sizes = [leaf for leaf in dict.fromkeys(leaves(use.origin or 0)) if isinstance(leaf, SizeOf)]
-        taken = {leaf: use.labels.width(leaf.node, leaf.dimension) for leaf in sizes}
-        live = [(leaf, other) for leaf, other in taken.items() if other is not None and self._prunable(other)]
-        if len(live) == 1 and equally_long(width, live[0][1]) is not None:
-            yield EqualWidths(_place(use), live[0][0])
+        for leaf, target, source in self._asked(use):
+            place = leaf if isinstance(leaf, SizeOf) else self._places[leaf]
+            times, over = target.times * source.over, target.over * source.times
+            if equally_long(width, source, times, over) is not None:
+                yield EqualWidths(_place(use), place, times, over)
+
+    def _asked(self, use: Use) -> Iterator[tuple[Held | SizeOf, Width, Width]]:
+        """Yield the one leaf of a size's formula that a cut changes, what it must be, and what it is the width of."""
+        every = {leaf: self._width_of(leaf, use.labels) for leaf in leaves(use.origin or 0)}
+        live = [(leaf, width) for leaf, width in every.items() if width is not None and self._shrinks(width)]
+        if len(live) == 1 and use.width is not None:
+            target = self._isolated(use.origin or 0, live[0][0], use.width, use.labels)
+            if target is not None:
+                yield live[0][0], target, live[0][1]
+
+    def _shrinks(self, width: Width) -> bool:
+        """Whether a width becomes less, as a number of heads does not although channels lie along it."""
+        whole = width.size(_Everything())
+        return self._prunable(width) and any(width.size(probe) != whole for probe in self._probes)
+
+    def _width_of(self, leaf: Held | SizeOf, labels: LabelsOf) -> Width | None:
+        """Return the width an attribute follows or a size is of."""
+        return self._widths.get(leaf) if isinstance(leaf, Held) else labels.width(leaf.node, leaf.dimension)
 
     def _hold(self, use: Use, named: str) -> None:
         """Keep everything that a number which must not change is computed from."""
@@ -211,24 +234,13 @@ class _Search:
         """Whether a number will be what the cut asks for."""
         if use.width is None and not use.fixed:
             return True
-        if isinstance(use.origin, SizeOf) and use.width is not None:
-            taken = use.labels.width(use.origin.node, use.origin.dimension)
-            return taken is not None and (self._same(taken, use.width) or self._stays(taken, use.width, use.value))
+        for _, target, source in self._asked(use):
+            return self._implied.equal(target, source)
         for probe in self._probes:
             expected = use.value if use.width is None else use.width.size(probe)
             if self._value(use.value if use.origin is None else use.origin, probe, use.labels) != expected:
                 return False
         return True
-
-    def _same(self, first: Width, second: Width) -> bool:
-        """Whether two widths are of the same channels."""
-        component = self._prunable.component
-        return first.footprint(component) == second.footprint(component)
-
-    def _stays(self, taken: Width, width: Width, value: float) -> bool:
-        """Whether two sizes are numbers of blocks, which no cut changes."""
-        blocks = all(len(varying_dimensions(each.labels)) > 1 for each in (taken, width))
-        return blocks and all(each.size(probe) == value for each in (taken, width) for probe in self._probes)
 
     def _same_everywhere(self, use: Use) -> bool:
         """Whether a number stays what it is whatever is cut."""
@@ -239,9 +251,7 @@ class _Search:
         """Return what a number would be under a probe; ``None`` where it cannot be computed."""
 
         def of(leaf: Held | SizeOf) -> int:
-            width = self._widths.get(leaf) if isinstance(leaf, Held) else None
-            if isinstance(leaf, SizeOf):
-                width = labels.width(leaf.node, leaf.dimension)
+            width = self._width_of(leaf, labels)
             current = current_value(self._graph, leaf)
             if current is None:
                 raise LookupError

@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 from torch import fx, nn
 
 from cutback.graph.balance import nontrivial, systems
-from cutback.graph.call import Assumption
+from cutback.graph.call import Assumption, Balance
 from cutback.graph.capture import Capture
 from cutback.graph.clone import parameters_by_name
 from cutback.graph.compensation import compensate
+from cutback.graph.equal import EqualWidths, equal_parts
 from cutback.graph.graph import Coupling, Graph, Group, KeptLayer, Slot, SlotUnits, layer_of
 from cutback.graph.inputs import Inputs
 from cutback.graph.interpret import label
@@ -31,6 +32,7 @@ def couple(
     whole: Collection[fx.Node] = (),
     *,
     held: Mapping[fx.Node, Boundary] | None = None,
+    equal: Collection[EqualWidths] = (),
     train_failure: str = "",
 ) -> tuple[Graph, list[Assumption]]:
     """Label all captures with one store and gather the units into groups.
@@ -42,6 +44,7 @@ def couple(
         refused: calls to be made boundaries, with the reason of each.
         whole: calls whose blocks (groups of a convolution, heads) are to stay or go whole.
         held: calls whose channels stay, with what keeps them.
+        equal: widths that must stay equal because the model's code computes one from the other.
         train_failure: why there is no capture in train mode.
 
     Returns:
@@ -54,13 +57,9 @@ def couple(
     components = store.components()
     slots, scattered = slots_of(states, components)
     kept = _kept_components(store, components, scattered)
-    balances = [
-        (balance, blocks)
-        for labelling in labelled
-        for trail in labelling.trails
-        for balance in trail.balanced
-        if (blocks := nontrivial(balance.parts, components)) is not None
-    ]
+    asked = [balance for labelling in labelled for trail in labelling.trails for balance in trail.balanced]
+    asked += [Balance(parts, moves=True) for parts in equal_parts(equal, captures, labelled, states)]
+    balances = [(balance, blocks) for balance in asked if (blocks := nontrivial(balance.parts, components)) is not None]
     linked = {component for _, blocks in balances for part in blocks for component in part.tolist()}
     groups, group_of, unit_of = _groups(slots, kept, linked, int(components.max()) + 1)
     owner = SlotUnits(group_of, unit_of)

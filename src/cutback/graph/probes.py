@@ -19,8 +19,11 @@ def probes(graph: Graph) -> list[list[NDArray[np.bool_]]]:
         choices = max(group.units - 1, 1)
         few.append(np.arange(group.units) < group.units - 1 - rank % choices)
         many.append(np.arange(group.units)[::-1] <= (group.units // 2 + rank) % choices)
+    alike: dict[int, int] = {}
     for system in graph.systems:
-        for probe, share in ((few, 0.9), (many, 0.5)):
+        total = int(system.sizes.sum())
+        rank = alike[total] = alike.get(total, -1) + 1
+        for probe, share in ((few, 0.9 - 0.04 * (rank % 5)), (many, 0.5 - 0.05 * (rank % 4))):
             counts = system.nearest(system.sizes * share)
             for cell, count in zip(system.cells, system.sizes if counts is None else counts, strict=True):
                 probe[cell.group][list(cell.units)] = np.arange(len(cell.units)) < count

@@ -18,5 +18,4 @@ def equal_widths(call: Call, incoming: Tensor, outgoing: Tensor) -> None:
         return
     if call.decide(len(outgoing) == 3 * len(incoming)):
         call.width(nn.MultiheadAttention, "embed_dim", incoming)
-        for part in outgoing.chunk(3):
-            call.unite(incoming, part)
+        call.balance([incoming, *outgoing.chunk(3)])
