@@ -11,7 +11,7 @@ Example:
 """
 
 from cutback import errors, measure, scores
-from cutback.api import apply_, load, load_plan, plan, prune, save, trace
+from cutback.api import apply, apply_, load, load_plan, plan, prune, save, trace
 from cutback.errors import CutbackError
 from cutback.graph.graph import Graph
 from cutback.planning.plan import Plan
@@ -24,6 +24,7 @@ __all__ = [
     "Graph",
     "Plan",
     "Proof",
+    "apply",
     "apply_",
     "errors",
     "load",

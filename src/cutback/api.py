@@ -1,10 +1,10 @@
-"""The public verbs: trace, plan, apply, prune, save, load."""
+"""The public verbs: trace, plan, apply_, apply, prune, save, load."""
 
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import nn
@@ -25,14 +25,21 @@ from cutback.planning.make import make_plan
 from cutback.planning.plan import Plan
 from cutback.planning.shares import Share
 from cutback.scores.catalogue import Score
+from cutback.surgery.converting import graph_form, note_sources
 from cutback.surgery.cut import Gradients, cut_in_place
+from cutback.surgery.graph_form import GraphForm
 from cutback.surgery.verify import Proof
 
 Model = TypeVar("Model", bound=nn.Module)
 Kind = TypeVar("Kind")
 
 
-def trace(model: nn.Module, example_inputs: object, *, granularity: Granularity = "channels") -> Graph:
+Form = Literal["module", "graph"]
+
+
+def trace(
+    model: nn.Module, example_inputs: object, *, granularity: Granularity = "channels", form: Form = "module"
+) -> Graph:
     """Find out what is coupled in a model, and what cannot be pruned and why.
 
     The forward pass is recorded in eval and in train mode on fake tensors, without dropout; the model is left exactly
@@ -46,13 +53,16 @@ def trace(model: nn.Module, example_inputs: object, *, granularity: Granularity 
         granularity: how grouped convolutions and attention heads shrink: ``"channels"`` (all groups and heads stay and
             lose equally many channels each, at different positions) or ``"blocks"`` (whole groups and heads go); or a
             dict from module path patterns to one of these: ``{"layer4.*": "blocks"}``.
+        form: what will be cut. ``"module"``: the model itself; channels behind a size that its code holds as a literal
+            stay. ``"graph"``: a copy of it as an ``fx.GraphModule`` (``graph.model``), in which such sizes are
+            attributes and follow the cut; see ``apply``.
 
     Returns:
         A graph; ``print(graph)`` shows the groups and what stays.
 
     Raises:
-        UserMistake: the model is no module, a compiled script or sharded, or the inputs hold no tensor; or the
-            granularity is none.
+        UserMistake: the model is no module, a compiled script or sharded, the inputs hold no tensor, or there is no
+            such granularity or form.
         UnknownName: a pattern of ``granularity`` matches no module.
         CaptureError: the model fails on the inputs; the message carries its own error.
         DataDependentControlFlow: its path depends on values.
@@ -65,8 +75,11 @@ def trace(model: nn.Module, example_inputs: object, *, granularity: Granularity 
         [('0', 8)]
     """
     _check_module(model)
+    _check_form(form)
     wrappers, model = tuple(wrappers_of(model)), unwrapped(model)
-    inputs = Inputs.of(example_inputs)
+    inputs, own = Inputs.of(example_inputs), model
+    if form == "graph" and not isinstance(model, GraphForm):
+        wrappers, model = (), graph_form(model, inputs)
     captures, failure = [capture(model, inputs, training=False)], ""
     try:
         captures.append(capture(model, inputs.doubled_batch(), training=True))
@@ -75,6 +88,8 @@ def trace(model: nn.Module, example_inputs: object, *, granularity: Granularity 
     except CaptureError as error:
         failure = str(error)
         warnings.warn(f"only eval mode is traced and proven: {failure}", stacklevel=2)
+    if own is not model:
+        note_sources(captures, own)
     whole = whole_blocks(captures, granularity)
     graph, assumptions = couple(model, inputs, captures, whole=whole, train_failure=failure)
     return dataclasses.replace(resolved(graph, assumptions), wrappers=wrappers)
@@ -195,6 +210,56 @@ def apply_(
     )
 
 
+def apply(
+    graph: Graph, plan: Plan, *, form: Form = "module", prove: bool = True, ignore_unreached: bool = False
+) -> nn.Module:
+    """Return a copy of the traced model that is cut, proven; the model itself is left as it is.
+
+    In graph form that is an ``fx.GraphModule`` with the model's own parameter names, which takes the same arguments and
+    returns the same structure. It holds what was recorded, nothing else of the model's code: no hooks and no branches
+    that were not taken. It runs on inputs of the traced shapes, at any batch size unless the model's code fixes that.
+
+    Args:
+        graph: from ``trace``, with the same ``form``.
+        plan: from ``plan`` on this graph.
+        form: ``"module"`` for an instance of the model's own class, ``"graph"`` for an ``fx.GraphModule`` in which the
+            sizes that the code holds as literals are rewritten.
+        prove: run the proof first.
+        ignore_unreached: see ``apply_``.
+
+    Raises:
+        UserMistake: the graph was traced in another form.
+        CutbackError: see ``apply_``.
+
+    Example:
+        >>> import torch, cutback
+        >>> class Net(torch.nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.first, self.last = torch.nn.Conv2d(3, 8, 1), torch.nn.Conv2d(8, 2, 1)
+        ...
+        ...     def forward(self, images):
+        ...         return self.last(self.first(images).view(-1, 8, 64).relu().view(-1, 8, 8, 8))
+        >>> graph = cutback.trace(Net(), torch.zeros(2, 3, 8, 8), form="graph")
+        >>> plan = cutback.plan(graph, budget="channels=50%")
+        >>> small = cutback.apply(graph, plan, form="graph")
+        >>> small.first.weight.shape, small(torch.zeros(5, 3, 8, 8)).shape
+        (torch.Size([4, 3, 1, 1]), torch.Size([5, 2, 8, 8]))
+    """
+    _check_kind(graph, Graph, "a graph", "pass what cutback.trace(model, example_inputs) returns")
+    _check_form(form)
+    traced = "graph" if isinstance(graph.model, GraphForm) else "module"
+    if traced != form:
+        raise UserMistake(
+            f"the model was traced in {traced} form and is to be cut in {form} form, where other channels can go; "
+            f"use cutback.trace(model, example_inputs, form={form!r}) and make the plan from that"
+        )
+    pruned = independent_copy(graph.model)
+    copied = dataclasses.replace(graph, model=pruned, wrappers=())
+    apply_(copied, plan, prove=prove, ignore_unreached=ignore_unreached)
+    return pruned
+
+
 def prune(
     model: Model,
     example_inputs: object,
@@ -258,26 +323,27 @@ def save(model: nn.Module, plan: Plan, directory: str | Path, *, overwrite: bool
 
 
 def load(directory: str | Path, build: Callable[[], Model]) -> Model:
-    """Rebuild a pruned model onto a fresh instance of its class.
+    """Rebuild a pruned model onto a fresh instance of its class, or onto the graph form of one if that was saved.
 
     Args:
         directory: what ``save`` wrote.
         build: a function that returns the dense model, as it was before pruning.
 
     Returns:
-        The instance, cut and with the saved values, in the mode ``build`` left it in.
+        The instance, cut and with the saved values, in the mode ``build`` left it in. Of a model in graph form, an
+        ``fx.GraphModule``: its graph is recorded again from the instance and must be the one that was saved.
 
     Raises:
         UserMistake: ``build`` is no function.
         CorruptFile: a file is missing, truncated or altered.
-        UnsupportedVersion: written by a newer cutback.
+        UnsupportedVersion: written by a newer cutback; or, in graph form, with another torch that records other calls.
         ArchitectureMismatch: ``build`` returns another architecture.
     """
     if isinstance(build, nn.Module) or not callable(build):
         raise UserMistake(
             f"build is a {type(build).__name__}; pass a function that returns a fresh model: build=lambda: MyModel()"
         )
-    return load_checkpoint(Path(directory), build)
+    return load_checkpoint(Path(directory), build)  # type: ignore[return-value] # in graph form another class
 
 
 def load_plan(directory: str | Path) -> Plan:
@@ -307,6 +373,14 @@ def _check_kind(given: object, kind: type, what: str, advice: str) -> None:
     """Refuse an argument of another kind."""
     if not isinstance(given, kind):
         raise UserMistake(f"expected {what}, not {_described(given)}; {advice}")
+
+
+def _check_form(form: str) -> None:
+    """Refuse an unknown form."""
+    if form not in get_args(Form):
+        raise UserMistake(
+            f"form is {form!r}; pass 'module' to keep the model's class, or 'graph' for an fx.GraphModule"
+        )
 
 
 def _check_module(model: object) -> None:

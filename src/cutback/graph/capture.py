@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,6 +26,7 @@ from cutback.graph.clone import (
     structural_clone,
 )
 from cutback.graph.inputs import Inputs, tensors_in
+from cutback.graph.nests import shape_of
 from cutback.graph.origins import Origin, OriginRecorder
 from cutback.graph.recorder import record, without_values
 from cutback.graph.sources import SOURCE, EachCall, calling_line, source_line
@@ -42,7 +43,7 @@ __all__ = [
 ]
 
 _RECURRENT = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
-_MODULE, _KIND = "cutback_module", "cutback_kind"
+MODULE, KIND = "cutback_module", "cutback_kind"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +59,7 @@ class Capture:
         outputs: how many of the graph's results are outputs of the model.
         module_outputs: path of the module that returned it, for each of the remaining results.
         compared: the attributes and sizes that the model's code compared with something.
+        returned: what the model returned, with holes for its tensors.
     """
 
     training: bool
@@ -68,6 +70,7 @@ class Capture:
     outputs: int
     module_outputs: tuple[str, ...]
     compared: tuple[tuple[Origin, Origin | int | float], ...] = ()
+    returned: object = None
 
     @cached_property
     def module(self) -> fx.GraphModule:
@@ -132,12 +135,12 @@ def operator_of(node: fx.Node) -> str:
 
 def module_path(node: fx.Node) -> str:
     """Return the path of the module during whose forward the node was recorded."""
-    return node.meta.get(_MODULE, "")
+    return node.meta.get(MODULE, "")
 
 
 def module_kind(node: fx.Node) -> type[nn.Module]:
     """Return the class of the module during whose forward the node was recorded."""
-    return node.meta.get(_KIND, nn.Module)
+    return node.meta.get(KIND, nn.Module)
 
 
 class ModuleRecorder:
@@ -167,7 +170,7 @@ class ModuleRecorder:
 
     def annotate(self, node: fx.Node) -> None:
         """Note at a call which module is running."""
-        node.meta[_MODULE], node.meta[_KIND] = self._running[-1]
+        node.meta[MODULE], node.meta[KIND] = self._running[-1]
 
     def _enter(self, path: str, kind: type[nn.Module]) -> None:
         self._changing(self)
@@ -191,7 +194,7 @@ def _new_calls(key: str) -> Iterator[fx.Node]:
 
 def _annotate_new_calls(recorder: ModuleRecorder) -> None:
     """Note the running module at the calls that ``make_fx`` has recorded during it."""
-    for node in _new_calls(_MODULE):
+    for node in _new_calls(MODULE):
         recorder.annotate(node)
 
 
@@ -278,12 +281,20 @@ class DropoutOff(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def _dropout(kept: bool) -> AbstractContextManager[object]:  # noqa: FBT001
+    return nullcontext() if kept else DropoutOff()
+
+
 def capture(
-    model: nn.Module, inputs: Inputs, *, training: bool, reached: list[str] | None = None, origins: bool = True
+    model: nn.Module,
+    inputs: Inputs,
+    *,
+    training: bool,
+    reached: list[str] | None = None,
+    origins: bool = True,
+    dropout: bool = False,
 ) -> Capture:
     """Record a forward pass of ``model`` without touching it: on a structural clone and on tensors without values.
-
-    Dropout is left out.
 
     Args:
         model: the model; may be in any mode, on any device.
@@ -291,18 +302,19 @@ def capture(
         training: record in train mode instead of eval mode.
         reached: receives the names of the calls recorded when the forward pass fails.
         origins: note where the numbers in its calls come from.
+        dropout: record dropout too, which is left out otherwise.
 
     Raises:
         DataDependentControlFlow: the path through the model depends on values.
         CaptureError: the forward pass failed; the message carries the model's own error.
     """
     try:
-        return recorded(model, inputs, training=training, origins=origins)
+        return recorded(model, inputs, training=training, origins=origins, dropout=dropout)
     except CaptureError:  # the model cannot even be copied
         raise
     except Exception:  # noqa: BLE001 (make_fx follows what the recorder cannot, or raises what there is to say)
         reached = [] if reached is None else reached
-        return made_by_make_fx(model, inputs, training=training, reached=reached, origins=origins)
+        return made_by_make_fx(model, inputs, training=training, reached=reached, origins=origins, dropout=dropout)
 
 
 class _Subject:
@@ -315,6 +327,7 @@ class _Subject:
         *,
         training: bool,
         origins: bool,
+        dropout: bool,
         changing: Callable[[ModuleRecorder], None],
     ) -> None:
         self._clone, self._inputs, self._training = structural_clone(model), inputs, training
@@ -322,10 +335,10 @@ class _Subject:
         self.states = state_tensors(self._clone)
         self.modules = ModuleRecorder(self._clone, changing)
         self.numbers = OriginRecorder()
-        self._origins = origins
+        self._origins, self._dropout = origins, dropout
         if origins:
             self.numbers.watch(self._clone)
-        self._outputs = 0
+        self._outputs, self._returned = 0, object()
 
     def tensors(self) -> list[Tensor]:
         """Return what the function takes: the states, then the inputs' tensors.
@@ -340,8 +353,9 @@ class _Subject:
         given = dict(zip(self.states, tensors, strict=False))
         arguments = self._inputs.replaced(tensors[len(self.states) :])
         # Here and not around the whole recording: each access to a tensor's attributes passes through such a mode.
-        with whole_attention(), DropoutOff(), self.numbers if self._origins else nullcontext():
-            outputs = list(tensors_in(functional_call(self._clone, given, arguments.positional, arguments.keyword)))
+        with whole_attention(), _dropout(self._dropout), self.numbers if self._origins else nullcontext():
+            self._returned = functional_call(self._clone, given, arguments.positional, arguments.keyword)
+            outputs = list(tensors_in(self._returned))
         self._outputs = len(outputs)
         return [*outputs, *(tensor for _, tensor in self.modules.returned)]
 
@@ -350,16 +364,19 @@ class _Subject:
         paths = tuple(path for path, _ in self.modules.returned)
         compared = tuple(self.numbers.compared)
         states = tuple(self.states)
-        return Capture(self._training, graph, constants, states, self._inputs, self._outputs, paths, compared)
+        returned = shape_of(self._returned)
+        return Capture(self._training, graph, constants, states, self._inputs, self._outputs, paths, compared, returned)
 
 
-def recorded(model: nn.Module, inputs: Inputs, *, training: bool, origins: bool = True) -> Capture:
+def recorded(
+    model: nn.Module, inputs: Inputs, *, training: bool, origins: bool = True, dropout: bool = False
+) -> Capture:
     """Capture with the fast recorder.
 
     Raises:
         Exception: the recorder or the model has failed.
     """
-    subject = _Subject(model, inputs, training=training, origins=origins, changing=lambda _: None)
+    subject = _Subject(model, inputs, training=training, origins=origins, dropout=dropout, changing=lambda _: None)
 
     def annotate(node: fx.Node) -> None:
         subject.modules.annotate(node)
@@ -372,10 +389,16 @@ def recorded(model: nn.Module, inputs: Inputs, *, training: bool, origins: bool 
 
 
 def made_by_make_fx(
-    model: nn.Module, inputs: Inputs, *, training: bool, reached: list[str], origins: bool = True
+    model: nn.Module,
+    inputs: Inputs,
+    *,
+    training: bool,
+    reached: list[str],
+    origins: bool = True,
+    dropout: bool = False,
 ) -> Capture:
     """Capture with ``make_fx``; see ``capture``."""
-    subject = _Subject(model, inputs, training=training, origins=origins, changing=_annotate_new_calls)
+    subject = _Subject(model, inputs, training=training, origins=origins, dropout=dropout, changing=_annotate_new_calls)
 
     def annotate() -> None:
         for node in _new_calls(SOURCE):

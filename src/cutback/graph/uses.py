@@ -116,6 +116,29 @@ def _origins(numbers: Sequence[tuple[str, int | None, int | float]], given: Give
     return found
 
 
+def numbers_with_origins(node: fx.Node) -> list[tuple[str, int | None, int | float, Origin | None]]:
+    """Return argument, entry (where it is a list), value and origin of every number in a call.
+
+    ``None`` stands for a literal, and for what cannot be told. Where one function makes several calls (an index of
+    slices), a size is found among the function's numbers by its value if all of that value have one origin.
+    """
+    numbers, given = list(numbers_of(node)), given_numbers(node)
+    if given is None:
+        return [(*number, None) for number in numbers]
+    if [value for value, _ in given.all] == [value for _, _, value in numbers]:
+        return [(*number, origin) for number, (_, origin) in zip(numbers, given.all, strict=True)]
+    found: list[tuple[str, int | None, int | float, Origin | None]] = []
+    for argument, entry, value in numbers:
+        named, place = given.keyword.get(argument, ()), entry or 0
+        origins = {origin for other, origin in given.all if other == value}
+        if place < len(named) and named[place][0] == value:
+            origins = {named[place][1]}
+        elif argument not in CHANGEABLE.get(operator_of(node), ()) or value < 2 or len(origins) > 1:
+            origins = {None}
+        found.append((argument, entry, value, next(iter(origins), None)))
+    return found
+
+
 def current_value(graph: Graph, leaf: Held | SizeOf) -> int | None:
     """Return the value of an attribute or a size in the uncut model; ``None`` where it is gone."""
     if isinstance(leaf, SizeOf):

@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_tensors
@@ -17,13 +16,15 @@ from torch import Tensor, nn
 from cutback.errors import ArchitectureMismatch, CorruptFile, SaveError, UnsupportedVersion
 from cutback.graph.architecture import hash_of
 from cutback.planning.plan import Plan
+from cutback.surgery.converting import graph_form_again
 from cutback.surgery.cut import cut_fresh
+from cutback.surgery.graph_form import GraphForm
+from cutback.surgery.recipes import Recipe
 
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
+"""A checkpoint of a model in its own class is written as version 1, which knows no other form."""
 WEIGHTS_FILE = "model.safetensors"
 PLAN_FILE = "plan.json"
-
-Model = TypeVar("Model", bound=nn.Module)
 
 
 def save_checkpoint(model: nn.Module, plan: Plan, directory: Path, *, overwrite: bool) -> None:
@@ -40,23 +41,29 @@ def save_checkpoint(model: nn.Module, plan: Plan, directory: Path, *, overwrite:
     tensors, aliases = _distinct(model)
     weights = serialise_tensors(tensors, metadata={"format": "pt"})
     text = plan.to_json()
-    document = {
+    document: dict[str, object] = {
         "format": "cutback checkpoint",
-        "version": CHECKPOINT_VERSION,
+        "version": CHECKPOINT_VERSION if isinstance(model, GraphForm) else 1,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "aliases": aliases,
         "plan": text,
     }
+    if isinstance(model, GraphForm):
+        if model.recipe.inputs is None:
+            raise SaveError("the example inputs hold objects other than tensors, plain values and nests of these")
+        document["graph_form"] = model.recipe.to_document()
     document["sha256"] = _seal(document)
     write_folder(directory, {WEIGHTS_FILE: weights, PLAN_FILE: json.dumps(document, indent=1).encode()})
 
 
-def load_checkpoint(directory: Path, build: Callable[[], Model]) -> Model:
+def load_checkpoint(directory: Path, build: Callable[[], nn.Module]) -> nn.Module:
     """Read a checkpoint. See ``cutback.load``."""
-    plan, weights, aliases = _read(directory)
+    plan, weights, aliases, recipe = _read(directory)
     model = build()
     if not isinstance(model, nn.Module):
         raise ArchitectureMismatch(f"build returned {type(model).__name__}; it must return the dense torch module")
+    if recipe is not None and not isinstance(model, GraphForm):
+        model = graph_form_again(model, recipe)
     cut_fresh(model, plan)
     state = {**weights, **{alias: weights[name] for alias, name in aliases.items()}}
     for name, tensor in model.state_dict(keep_vars=True).items():
@@ -145,8 +152,8 @@ def _distinct(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, aliases
 
 
-def _read(directory: Path) -> tuple[Plan, dict[str, Tensor], dict[str, str]]:
-    """Read and check both files."""
+def _read(directory: Path) -> tuple[Plan, dict[str, Tensor], dict[str, str], Recipe | None]:
+    """Read and check both files; a recipe is there where the model was in graph form."""
     for name in (PLAN_FILE, WEIGHTS_FILE):
         if not (directory / name).is_file():
             raise CorruptFile(f"{directory} has no {name}; pass a folder that cutback.save wrote")
@@ -172,4 +179,5 @@ def _read(directory: Path) -> tuple[Plan, dict[str, Tensor], dict[str, str]]:
         tensors = parse_tensors(weights)
     except SafetensorError as error:
         raise CorruptFile(f"{directory / WEIGHTS_FILE} is not a safetensors file ({error}); copy it again") from error
-    return Plan.from_json(text), tensors, aliases
+    recipe = Recipe.from_document(document["graph_form"]) if "graph_form" in document else None
+    return Plan.from_json(text), tensors, aliases, recipe

@@ -105,7 +105,9 @@ def _checked_attribute(model: nn.Module, path: str, attribute: str, value: Width
     held = getattr(owner, name)
     before, after = (tuple(v) if isinstance(v, list | tuple) else (v,) for v in (held, value))
     alike = isinstance(held, list | tuple) == isinstance(value, tuple) and len(before) == len(after)
-    if not alike or not all(type(old) is int and 0 < new <= old for old, new in zip(before, after, strict=True)):
+    if not alike or not all(
+        type(old) is int and 0 <= new <= old and old > 0 for old, new in zip(before, after, strict=True)
+    ):
         raise ArchitectureMismatch(
             f"the plan sets {path}.{attribute} to {value}, but it holds {held!r} here; use the plan on the model it "
             "was made for"
