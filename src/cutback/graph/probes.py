@@ -16,8 +16,8 @@ def probes(graph: Graph) -> list[list[NDArray[np.bool_]]]:
     seen: dict[int, int] = {}
     for group in graph.groups:
         rank = seen[group.units] = seen.get(group.units, -1) + 1
-        choices = max(group.units - 1, 1)
-        few.append(np.arange(group.units) < group.units - 1 - rank % choices)
+        choices = max(group.units - 1, 1)  # a lone unit that a balance links
+        few.append(np.arange(group.units) < max(group.units - 1 - rank % choices, 1))
         many.append(np.arange(group.units)[::-1] <= (group.units // 2 + rank) % choices)
     alike: dict[int, int] = {}
     for system in graph.systems:
