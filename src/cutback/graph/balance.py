@@ -68,6 +68,17 @@ class System:
         return bool((self.matrix @ counts == self.offsets).all())
 
     @cached_property
+    def _rigid(self) -> bool:
+        """Whether all cells shrink in one proportion only."""
+        return not self.offsets.any() and bool(np.linalg.matrix_rank(self.matrix) == len(self.cells) - 1)
+
+    @cached_property
+    def _in_proportion(self) -> NDArray[np.int64]:
+        """The counts in proportion to the whole, from all to the least, shape ``(levels, cells)``."""
+        divisor = math.gcd(*self.sizes.tolist())
+        return np.arange(divisor, 0, -1)[:, None] * (self.sizes // divisor)
+
+    @cached_property
     def levels(self) -> NDArray[np.int64]:
         """Balanced counts from the whole system to the least, fewer in all at each; shape ``(levels, cells)``.
 
@@ -75,9 +86,8 @@ class System:
         nearest to equal shares are found by integer programming (HiGHS).
         """
         divisor = math.gcd(*self.sizes.tolist())
-        only = np.linalg.matrix_rank(self.matrix) == len(self.cells) - 1
-        if not self.offsets.any() and (only or divisor >= _FINEST // 4):
-            return np.arange(divisor, 0, -1)[:, None] * (self.sizes // divisor)
+        if self._rigid or (not self.offsets.any() and divisor >= _FINEST // 4):
+            return self._in_proportion
         steps = min(int(self.sizes.sum()), _FINEST)
         found = [self.sizes]
         for step in range(1, steps):
@@ -93,10 +103,17 @@ class System:
             wanted: how many units of each cell should stay, shape ``(cells,)``.
             at_most: how many units of whole groups may stay, by the group's number.
         """
+        owner = np.array([cell.group for cell in self.cells])
+        if self._rigid:
+            few = [
+                (self._in_proportion[:, owner == group].sum(axis=1) <= most) for group, most in (at_most or {}).items()
+            ]
+            permitted = self._in_proportion[np.logical_and.reduce(few, axis=0)] if few else self._in_proportion
+            far = np.abs(permitted - wanted).sum(axis=1)
+            return permitted[far.argmin()] if len(far) else None
         # Variables: the counts, then how far each lies from what is wanted.
         number = len(self.cells)
         unit = np.eye(number)
-        owner = np.array([cell.group for cell in self.cells])
         limited = dict(at_most or {})
         highest = np.array([limited[group] for group in limited] + [np.inf] * len(self.together))
         lowest = np.repeat([0, 1], [len(limited), len(self.together)])

@@ -258,7 +258,7 @@ def replay(
             _check_numbers(original, node, labelling, numbers)
             result = _labelled(call, trail)
             _check_own(trail.results, labels_in(result), kept)
-        except (Refused, RuntimeError, IndexError, StopIteration) as reason:
+        except (Refused, RuntimeError, IndexError, ValueError, StopIteration) as reason:
             raise Illegal(original, str(reason)) from reason
         return result
 
