@@ -62,8 +62,9 @@ def equal_parts(
     for pair in pairs:
         for labels in every:
             first, second = width_at(pair.written, labels), width_at(pair.taken, labels)
-            known = first is not None and second is not None
-            parts = equally_long(first, second, pair.times, pair.over) if known else None
+            if first is None or second is None:
+                continue
+            parts = equally_long(first, second, pair.times, pair.over)
             if parts is not None:
                 found.append(parts)
     return found

@@ -181,17 +181,18 @@ class Biased(nn.Module):
 class JoinedBias(nn.Module):
     """One projection whose bias is laid together from two parameters and zeros, as BEiT has it."""
 
-    def __init__(self) -> None:
+    def __init__(self, product=matmul_attention) -> None:
         super().__init__()
         self.qkv = nn.Linear(CHANNELS, 3 * HEADS * WIDTH, bias=False)
         self.q_bias, self.v_bias = (nn.Parameter(torch.randn(HEADS * WIDTH)) for _ in range(2))
         self.register_buffer("k_bias", torch.zeros(HEADS * WIDTH))
         self.proj = nn.Linear(HEADS * WIDTH, CHANNELS)
+        self.product = product
 
     def forward(self, x: Tensor) -> Tensor:
         bias = torch.cat((self.q_bias, self.k_bias, self.v_bias))
         q, k, v = unbound(F.linear(x, self.qkv.weight, bias))
-        return self.proj(matmul_attention(q, k, v).transpose(1, 2).flatten(2))
+        return self.proj(self.product(q, k, v).transpose(1, 2).flatten(2))
 
 
 class EqualWidthAttention(nn.Module):

@@ -245,10 +245,14 @@ def test_a_channel_picked_by_position_stays() -> None:
     assert 0 in plan.slices["inner.weight"][0].indices
 
 
-def test_a_bias_laid_together_from_parameters_follows() -> None:
-    graph = traced(JoinedBias())
+@pytest.mark.parametrize("product", [PRODUCTS["matmul"], implicit_attention])
+def test_a_bias_laid_together_from_parameters_follows(product) -> None:
+    graph = traced(JoinedBias(product))
     plan = halved(graph)
     prove(graph, plan)
+    if product is implicit_attention:
+        assert {"attentions.0.qkv.weight", "attentions.0.q_bias"} <= set(plan.scales)
+        assert "attentions.0.v_bias" not in plan.scales
     rows = plan.slices["attentions.0.qkv.weight"][0].indices
     laid = [
         third * HEADS * WIDTH + index
