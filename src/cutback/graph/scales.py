@@ -231,8 +231,8 @@ class Search:
         for part in parts:  # type: ignore[union-attr]
             if part not in self._states:
                 return None
-            size = int(part.meta["val"].numel())  # type: ignore[union-attr]
-            found.append((self._states[part], start, size))  # type: ignore[index]
+            size = int(part.meta["val"].numel())
+            found.append((self._states[part], start, size))
             start += size
         return found
 
