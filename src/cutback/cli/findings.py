@@ -43,15 +43,12 @@ def rows(graph: Graph) -> list[Row]:
         return []
     cost = CostModel(graph)
     everything = np.array([group.units for group in graph.groups])
-    total = cost.dense("macs")
+    total, spent = cost.dense("macs"), cost.macs_by_weight(everything)
     found: list[Row] = []
     for group in graph.groups:
         making = {slot: indices for slot, indices in group.slices.items() if slot.role in MAKING}
         # A layer whose channels fall into several groups counts in each with its part.
-        macs = sum(
-            cost.macs_of({slot.state}, everything) * indices.size / graph.slots[slot].group.size
-            for slot, indices in making.items()
-        )
+        macs = sum(spent[slot.state] * indices.size / graph.slots[slot].group.size for slot, indices in making.items())
         channels = next(iter(making.values())).size if making else group.units
         share = macs / total if total else 0.0
         found.append(Row(group.name, group.units, channels, group.balance, round(macs), share, group.layers))

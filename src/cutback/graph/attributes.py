@@ -108,6 +108,19 @@ def _prelu(_: nn.Module, own: Mapping[str, Size]) -> dict[str, int | tuple[int, 
     return {"num_parameters": own["weight"][0]}
 
 
+def _multihead(module: nn.Module, own: Mapping[str, Size]) -> dict[str, int | tuple[int, ...]]:
+    """Queries, keys and values are projected by one weight, or by one each where keys or values have other widths."""
+    if not isinstance(module, nn.MultiheadAttention):
+        return {}
+    if "in_proj_weight" in own:
+        inner, embedding = own["in_proj_weight"][0] // 3, own["in_proj_weight"][1]
+        keys = values = embedding
+    else:
+        inner, embedding = own["q_proj_weight"]
+        keys, values = own["k_proj_weight"][1], own["v_proj_weight"][1]
+    return {"embed_dim": embedding, "head_dim": inner // module.num_heads, "kdim": keys, "vdim": values}
+
+
 _RULES: tuple[
     tuple[type[nn.Module], Callable[[nn.Module, Mapping[str, Size]], dict[str, int | tuple[int, ...]]]], ...
 ] = (
@@ -119,12 +132,14 @@ _RULES: tuple[
     (nn.GroupNorm, _group_norm),
     (nn.PReLU, _prelu),
     (nn.Embedding, _embedding),
+    (nn.MultiheadAttention, _multihead),
 )
 
 _NAMES = frozenset(
     (
         *("in_channels", "out_channels", "groups", "in_features", "out_features", "num_features"),
         *("normalized_shape", "num_channels", "embedding_dim", "num_parameters"),
+        *("embed_dim", "head_dim", "kdim", "vdim"),
     )
 )
 

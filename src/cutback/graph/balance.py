@@ -68,6 +68,17 @@ class System:
         return bool((self.matrix @ counts == self.offsets).all())
 
     @cached_property
+    def _rigid(self) -> bool:
+        """Whether all cells shrink in one proportion only."""
+        return not self.offsets.any() and bool(np.linalg.matrix_rank(self.matrix) == len(self.cells) - 1)
+
+    @cached_property
+    def _in_proportion(self) -> NDArray[np.int64]:
+        """The counts in proportion to the whole, from all to the least, shape ``(levels, cells)``."""
+        divisor = math.gcd(*self.sizes.tolist())
+        return np.arange(divisor, 0, -1)[:, None] * (self.sizes // divisor)
+
+    @cached_property
     def levels(self) -> NDArray[np.int64]:
         """Balanced counts from the whole system to the least, fewer in all at each; shape ``(levels, cells)``.
 
@@ -75,8 +86,8 @@ class System:
         nearest to equal shares are found by integer programming (HiGHS).
         """
         divisor = math.gcd(*self.sizes.tolist())
-        if self._in_proportion or (not self.offsets.any() and divisor >= _FINEST // 4):
-            return np.arange(divisor, 0, -1)[:, None] * (self.sizes // divisor)
+        if self._rigid or (not self.offsets.any() and divisor >= _FINEST // 4):
+            return self._in_proportion
         steps = min(int(self.sizes.sum()), _FINEST)
         found = [self.sizes]
         for step in range(1, steps):
@@ -85,11 +96,6 @@ class System:
                 found.append(counts)
         return np.stack(found)
 
-    @cached_property
-    def _in_proportion(self) -> bool:
-        """Whether all cells can shrink in one proportion only."""
-        return not self.offsets.any() and bool(np.linalg.matrix_rank(self.matrix) == len(self.cells) - 1)
-
     def nearest(self, wanted: NDArray[np.floating[Any]], at_most: Mapping[int, int] | None = None) -> Counts | None:
         """Return the balanced counts nearest to wanted ones; ``None`` if there are none.
 
@@ -97,12 +103,16 @@ class System:
             wanted: how many units of each cell should stay, shape ``(cells,)``.
             at_most: how many units of whole groups may stay, by the group's number.
         """
-        if self._in_proportion:
-            return self._nearest_in_proportion(wanted, at_most or {})
+        owner = np.array([cell.group for cell in self.cells])
+        if self._rigid:
+            permitted = self._in_proportion
+            for group, most in (at_most or {}).items():
+                permitted = permitted[permitted[:, owner == group].sum(axis=1) <= most]
+            far = np.abs(permitted - wanted).sum(axis=1)
+            return permitted[far.argmin()] if len(far) else None
         # Variables: the counts, then how far each lies from what is wanted.
         number = len(self.cells)
         unit = np.eye(number)
-        owner = np.array([cell.group for cell in self.cells])
         limited = dict(at_most or {})
         highest = np.array([limited[group] for group in limited] + [np.inf] * len(self.together))
         lowest = np.repeat([0, 1], [len(limited), len(self.together)])
@@ -126,15 +136,6 @@ class System:
             return None
         counts = np.rint(result.x[:number]).astype(np.int64)
         return counts if self.balanced(counts) else None
-
-    def _nearest_in_proportion(self, wanted: NDArray[np.floating[Any]], at_most: Mapping[int, int]) -> Counts | None:
-        """Return the same where all balanced counts are multiples of one."""
-        divisor = math.gcd(*self.sizes.tolist())
-        owner = np.array([cell.group for cell in self.cells])
-        counts = np.arange(divisor, 0 if self.together else -1, -1)[:, None] * (self.sizes // divisor)
-        for group, most in at_most.items():
-            counts = counts[counts[:, owner == group].sum(axis=1) <= most]
-        return counts[np.abs(counts - wanted).sum(axis=1).argmin()] if len(counts) else None
 
 
 def _beside(left: NDArray[np.generic], right: NDArray[np.generic]) -> NDArray[np.generic]:

@@ -132,8 +132,10 @@ class Search:
         )
 
     def uses(self, name: str) -> list[fx.Node]:
-        """Return the calls that use a state."""
-        return [user for node, state in self._states.items() if state == name for user in node.users]
+        """Return the calls that use a state, by itself or laid together with others."""
+        direct = [user for node, state in self._states.items() if state == name for user in node.users]
+        joined = {user for user in direct if user.op == "call_function" and self._laid(user) is not None}
+        return [user for call in direct for user in (call.users if call in joined else (call,))]
 
     def _back(self, node: fx.Node, chain: Linear) -> bool:
         """Walk back to what makes a value; false if it is not linear in some parameter's rows."""
@@ -199,9 +201,10 @@ class Search:
     def _rows(self, producer: fx.Node, wanted: NDArray[np.int64]) -> tuple[list[Rows], NDArray[np.int64]] | None:
         """Return the rows of a producer's parameters that make the wanted labels, and the labels made."""
         given, operator = tensor_arguments(producer), operator_of(producer).rpartition("::")[2]
-        if any(name in given and given[name] not in self._states for name in ("weight", "bias")):
+        if given.get("weight") not in self._states:
             return None
-        if "weight" not in given:
+        biases = self._laid(given["bias"]) if "bias" in given else []
+        if biases is None:
             return None
         labels = self._of(producer)
         if operator in _CONVOLUTIONS:
@@ -216,7 +219,27 @@ class Search:
         if not hits.any() or (hits.any(axis=1) != hits.all(axis=1)).any():
             return None
         indices = tuple(np.flatnonzero(hits.all(axis=1)).tolist())
-        return [(self._states[given[name]], indices) for name in ("weight", "bias") if name in given], table[hits]
+        rows = [(self._states[given["weight"]], indices)]
+        for name, start, size in biases:
+            inside = tuple(index - start for index in indices if start <= index < start + size)
+            rows += [(name, inside)] if inside else []
+        return rows, table[hits]
+
+    def _laid(self, bias: fx.Node) -> list[tuple[str, int, int]] | None:
+        """Return name, first index and length of each state a bias is laid together from; ``None`` if of others."""
+        joined = operator_of(bias) in ("aten::cat", "aten::concat") and bias.op == "call_function"
+        if not joined and bias not in self._states:
+            return None
+        parts = bias.args[0] if joined else [bias]
+        found: list[tuple[str, int, int]] = []
+        start = 0
+        for part in parts:  # type: ignore[union-attr]
+            if part not in self._states:
+                return None
+            size = int(part.meta["val"].numel())
+            found.append((self._states[part], start, size))
+            start += size
+        return found
 
     def _of(self, node: fx.Node) -> Tensor:
         """Return the labels of a node that is one tensor."""

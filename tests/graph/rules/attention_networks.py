@@ -181,3 +181,35 @@ class Biased(nn.Module):
         bias = self.table[self.index].view(count, count, -1).permute(2, 0, 1).contiguous()
         scores = (q @ k.transpose(-2, -1)) * self.temperature + bias.unsqueeze(0)
         return self.proj((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
+class JoinedBias(nn.Module):
+    """One projection whose bias is laid together from two parameters and zeros, as BEiT has it."""
+
+    def __init__(self, product=matmul_attention) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(CHANNELS, 3 * HEADS * WIDTH, bias=False)
+        self.q_bias, self.v_bias = (nn.Parameter(torch.randn(HEADS * WIDTH)) for _ in range(2))
+        self.register_buffer("k_bias", torch.zeros(HEADS * WIDTH))
+        self.proj = nn.Linear(HEADS * WIDTH, CHANNELS)
+        self.product = product
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = torch.cat((self.q_bias, self.k_bias, self.v_bias))
+        q, k, v = unbound(F.linear(x, self.qkv.weight, bias))
+        return self.proj(self.product(q, k, v).transpose(1, 2).flatten(2))
+
+
+class EqualWidthAttention(nn.Module):
+    """As transformers are mostly written: the head width is computed from the embedding's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = 4
+        self.qkv, self.proj = nn.Linear(CHANNELS, 3 * CHANNELS), nn.Linear(CHANNELS, CHANNELS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, width = x.shape
+        qkv = self.qkv(x).reshape(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        return self.proj(matmul_attention(q, k, v).transpose(1, 2).reshape(batch, tokens, width))

@@ -21,7 +21,9 @@ from tests.graph.rules.attention_networks import (
     PRODUCTS,
     SEQUENCE,
     WIDTH,
+    EqualWidthAttention,
     FusedAttention,
+    JoinedBias,
     SplitAttention,
     Transformer,
     implicit_attention,
@@ -241,3 +243,81 @@ def test_a_channel_picked_by_position_stays() -> None:
     plan = halved(graph)
     prove(graph, plan)
     assert 0 in plan.slices["inner.weight"][0].indices
+
+
+@pytest.mark.parametrize("product", [PRODUCTS["matmul"], implicit_attention])
+def test_a_bias_laid_together_from_parameters_follows(product) -> None:
+    graph = traced(JoinedBias(product))
+    plan = halved(graph)
+    prove(graph, plan)
+    if product is implicit_attention:
+        assert {"attentions.0.qkv.weight", "attentions.0.q_bias"} <= set(plan.scales)
+        assert "attentions.0.v_bias" not in plan.scales
+    rows = plan.slices["attentions.0.qkv.weight"][0].indices
+    laid = [
+        third * HEADS * WIDTH + index
+        for third, name in enumerate(("q_bias", "k_bias", "v_bias"))
+        for index in plan.slices[f"attentions.0.{name}"][0].indices
+    ]
+    assert len(rows) == 3 * HEADS * WIDTH // 2
+    assert list(rows) == laid
+
+
+def test_a_head_width_computed_from_the_embeddings_keeps_both_equal() -> None:
+    graph = traced(EqualWidthAttention(), EqualWidthAttention())
+    for kept, share in ((16, 80), (12, 60), (8, 50)):
+        plan = cutback.plan(graph, score="random", budget=f"channels={share}%")
+        prove(graph, plan)
+        for number in range(2):
+            slices = plan.slices[f"attentions.{number}.qkv.weight"]
+            assert len(slices[1].indices) == kept
+            for head in range(12):
+                assert sum(index // 5 == head for index in slices[0].indices) == kept // 4
+    cutback.apply_(graph, plan)
+    assert graph.model.attentions[0].heads == 4
+    assert graph.model(tokens()).shape == (2, 3)
+
+
+def test_torchs_own_module_keeps_its_inner_width_equal_to_the_embedding() -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(24, 4, 32, batch_first=True)
+    model = nn.Sequential(nn.Linear(5, 24), layer, nn.Linear(24, 3))
+    graph = cutback.trace(model, tokens())
+    plan = cutback.plan(graph, score="random", budget="channels=50%")
+    prove(graph, plan)
+    kept = plan.slices["1.self_attn.in_proj_weight"]
+    embedding = kept[1].indices
+    assert len(embedding) == 12
+    assert [sum(index // 6 == head for index in kept[0].indices) for head in range(12)] == [3] * 12
+    assert any(
+        sorted(index % 24 for index in kept[0].indices if index // 24 == part) != list(embedding) for part in range(3)
+    )
+    cutback.apply_(graph, plan)
+    assert (layer.self_attn.embed_dim, layer.self_attn.num_heads, layer.self_attn.head_dim) == (12, 4, 3)
+    assert layer.train()(torch.randn(2, 7, 12)).shape == (2, 7, 12)
+
+
+class Across(nn.Module):
+    """Torch's own module with keys and values of other widths, which then have a weight each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value = nn.Linear(5, 24), nn.Linear(5, 10), nn.Linear(5, 14)
+        self.inner = nn.MultiheadAttention(24, 4, kdim=10, vdim=14, batch_first=True)
+        self.head = nn.Linear(24, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.inner(self.query(x), self.key(x), self.value(x), need_weights=False)[0])
+
+
+def test_keys_and_values_of_other_widths_shrink_by_themselves() -> None:
+    torch.manual_seed(0)
+    model = Across()
+    graph = cutback.trace(model, tokens())
+    plan = cutback.plan(graph, score="random", budget="channels=50%")
+    prove(graph, plan)
+    cutback.apply_(graph, plan)
+    inner = model.inner
+    assert (inner.embed_dim, inner.head_dim, inner.kdim, inner.vdim) == (24, 6, 5, 7)
+    assert (inner.k_proj_weight.shape, inner.v_proj_weight.shape) == ((24, 5), (24, 7))
+    assert model.train()(tokens()).shape == (2, 7, 3)

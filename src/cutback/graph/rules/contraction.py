@@ -145,7 +145,12 @@ def _made(call: Call, weight: Weight, dimension: int, groups: int = 1) -> Tensor
 
 
 def _tie_bias(call: Call, outgoing: Tensor) -> None:
-    """Tie the bias to the outgoing labels."""
+    """Tie the bias to the outgoing labels; it may be laid together from several parameters."""
+    bias = call.arguments.get("bias")
+    if isinstance(bias, Tensor):
+        call.unite(outgoing, bias)
+        call.keep(outgoing[bias == NONE], "goes with something constant")
+        return
     bias = call.state("bias")
     if bias is not None:
         call.tie(outgoing, bias, 0, "bias")

@@ -17,5 +17,4 @@ def equal_widths(call: Call, incoming: Tensor, outgoing: Tensor) -> None:
     if not issubclass(module_kind(call.node), nn.MultiheadAttention):
         return
     if call.decide(len(outgoing) == 3 * len(incoming)):
-        call.width(nn.MultiheadAttention, "embed_dim", incoming)
         call.balance([incoming, *outgoing.chunk(3)])
