@@ -36,13 +36,13 @@ def plan_for(
         IllegalCut: these units cannot go together.
     """
     cost = cost or CostModel(graph)
-    names = [group.name for group in graph.groups]
+    names = {group.name: number for number, group in enumerate(graph.groups)}
     linked = {number for system in graph.systems for number in system.groups}
     for name, numbers in units.items():
         if name not in names:
             raise UnknownName(f"no group is called {name!r}; {near_misses(name, names)}")
-        total = graph.groups[names.index(name)].units
-        least = 0 if names.index(name) in linked else 1
+        total = graph.groups[names[name]].units
+        least = 0 if names[name] in linked else 1
         if not least <= len(set(numbers)) == len(numbers) or not set(numbers) <= set(range(total)):
             raise InvalidBudget(f"group {name} must keep distinct units between 0 and {total - 1}, at least one")
     kept, orders, rows = settled(graph, [units.get(group.name, range(group.units)) for group in graph.groups], scores)
