@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cutback.errors import InvalidBudget, UnknownName
-from cutback.graph.architecture import architecture_hash, structure_hash
+from cutback.graph.architecture import architecture_hash, structure_hashes
 from cutback.graph.clone import state_tensors
 from cutback.graph.graph import Graph, Group
 from cutback.graph.second_pass import changed_attributes, narrowed_shapes
@@ -65,10 +65,11 @@ def plan_for(
     for path, attribute, value in changed_attributes(graph, shapes, stays):
         attributes.setdefault(path, {})[attribute] = value
     before = {name: tensor.shape for name, tensor in state_tensors(graph.model).items()}
+    structure, structure_after = structure_hashes(graph.model, attributes)
     costs = {quantity: Cost(cost.dense(quantity), cost.of(quantity, counts)) for quantity in ("macs", "params")}
     return Plan(
-        architecture=architecture_hash(structure_hash(graph.model), before),
-        result=architecture_hash(structure_hash(graph.model, attributes), shapes),
+        architecture=architecture_hash(structure, before),
+        result=architecture_hash(structure_after, shapes),
         groups=planned,
         slices=kept_slices(graph, orders),
         attributes=attributes,
