@@ -10,12 +10,15 @@ import copy
 import gc
 import importlib.metadata
 import math
+import multiprocessing
 import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import geometric_mean, median
+from typing import Self
 
 import torch
 from torch import nn
@@ -48,37 +51,45 @@ LARGEST_RATIO, LARGEST_MEAN, LARGEST_GROWTH = 1.0, 0.5, 1.2
 _STAGES = ("capture", "labels", "plan", "cut")
 _COLUMNS = (
     *("network", *_STAGES, "ours", "torch-pruning", "ratio"),
-    *("second capture", "proof", "left by us", "left by them"),
+    *("second capture", "proof", "peak MiB", "left by us", "left by them"),
 )
 Times = dict[str, float]
 
 
 class Clock:
-    """Times consecutive stages in seconds."""
+    """Times consecutive stages in CPU seconds, the garbage collector off as ``timeit`` has it; a context manager."""
 
     def __init__(self) -> None:
-        gc.collect()
         self.times: Times = {}
-        self._last = time.perf_counter()
+        self._last = 0.0
+
+    def __enter__(self) -> Self:
+        gc.collect()
+        gc.disable()
+        self._last = time.process_time()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        gc.enable()
 
     def stage(self, name: str) -> None:
         """End a stage."""
-        now = time.perf_counter()
+        now = time.process_time()
         self.times[name], self._last = now - self._last, now
 
 
 def ours(model: nn.Module, pictures: torch.Tensor) -> Times:
     """Trace in eval mode, plan and cut; the proof is no part of it."""
-    clock = Clock()
-    inputs = Inputs.of(pictures)
-    recorded = capture(model, inputs, training=False)
-    clock.stage("capture")
-    graph = resolved(*couple(model, inputs, [recorded]))
-    clock.stage("labels")
-    plan = cutback.plan(graph, budget=BUDGET)
-    clock.stage("plan")
-    cutback.apply_(graph, plan, prove=False)
-    clock.stage("cut")
+    with Clock() as clock:
+        inputs = Inputs.of(pictures)
+        recorded = capture(model, inputs, training=False)
+        clock.stage("capture")
+        graph = resolved(*couple(model, inputs, [recorded]))
+        clock.stage("labels")
+        plan = cutback.plan(graph, budget=BUDGET)
+        clock.stage("plan")
+        cutback.apply_(graph, plan, prove=False)
+        clock.stage("cut")
     return clock.times
 
 
@@ -86,17 +97,17 @@ def ours_beside(model: nn.Module, pictures: torch.Tensor) -> Times:
     """Time what comes on top by default: the second capture, in train mode, with its labels, and the proof."""
     inputs = Inputs.of(pictures)
     first = capture(model, inputs, training=False)
-    clock = Clock()
-    resolved(*couple(model, inputs, [first]))
-    clock.stage("labels of one")
-    second = capture(model, inputs.doubled_batch(), training=True)
-    clock.stage("capture")
-    graph = resolved(*couple(model, inputs, [first, second]))
-    clock.stage("labels of two")
-    plan = cutback.plan(graph, budget=BUDGET)
-    clock.stage("plan")
-    prove(graph, plan)
-    clock.stage("proof")
+    with Clock() as clock:
+        resolved(*couple(model, inputs, [first]))
+        clock.stage("labels of one")
+        second = capture(model, inputs.doubled_batch(), training=True)
+        clock.stage("capture")
+        graph = resolved(*couple(model, inputs, [first, second]))
+        clock.stage("labels of two")
+        plan = cutback.plan(graph, budget=BUDGET)
+        clock.stage("plan")
+        prove(graph, plan)
+        clock.stage("proof")
     found = clock.times
     more_labels = max(found["labels of two"] - found["labels of one"], 0.0)
     return {"second capture": found["capture"] + more_labels, "proof": found["proof"]}
@@ -106,18 +117,41 @@ def theirs(model: nn.Module, pictures: torch.Tensor) -> Times:
     """Do the same with torch-pruning, as its documentation says, the last classifier left out."""
     import torch_pruning  # noqa: PLC0415 (part of the bench extra only)
 
-    clock = Clock()
-    importance = torch_pruning.importance.MagnitudeImportance(p=1)
-    last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
-    with warnings.catch_warnings():
+    with Clock() as clock, warnings.catch_warnings():
+        importance = torch_pruning.importance.MagnitudeImportance(p=1)
+        last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
         warnings.simplefilter("ignore")
         pruner = torch_pruning.pruner.MagnitudePruner(
             model, pictures, importance=importance, pruning_ratio=0.5, ignored_layers=[last]
         )
         clock.stage("trace")
         pruner.step()
-    clock.stage("step")
+        clock.stage("step")
     return clock.times
+
+
+def peak_of_trace(name: str) -> float:
+    """Return by how many MiB a whole trace raises the peak memory of a process that has traced a small network."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    cutback.trace(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)), torch.zeros(1, 3, 8, 8))
+    model, pictures = build(name), torch.randn(1, 3, 224, 224)
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts again from what is in use now
+    before = _resident("VmRSS")
+    cutback.trace(model, pictures)
+    return (_resident("VmHWM") - before) / 1024
+
+
+def _resident(kind: str) -> int:
+    """Return what Linux says of this process's memory, in KiB."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{kind}:"))
+
+
+def in_its_own_process(measured: Callable[[str], float], name: str) -> float:
+    """Call a function in a fresh process."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measured, name).result()
 
 
 def build(name: str) -> nn.Module:
@@ -145,6 +179,8 @@ def compare(name: str, repeats: int, *, beside: bool) -> dict[str, float]:
         runs.append(found | (ours_beside(dense, pictures) if beside and number else {}))
     result = {key: median(run[key] for run in runs[1:]) for key in runs[1]}  # the first one warms up
     result["ours"] = sum(result[stage] for stage in _STAGES)
+    if beside:
+        result["peak"] = in_its_own_process(peak_of_trace, name)
     return result
 
 
@@ -176,10 +212,12 @@ def page(rows: dict[str, dict[str, float]], depths: dict[int, float], repeats: i
     lines = [
         "# Trace, plan and cut: time",
         "",
-        f"Written by `python -m benchmarks.trace_speed`. Median seconds of {repeats} runs after one to warm up, both",
-        "tools in turns in one process, one thread; half the channels by the sum of absolute weights, pictures of 224",
-        "pixels. Ours: capture in eval mode, labels, plan, cut without proof; the second capture (train mode) and the",
-        "proof, both done by default, stand apart. Left: share of the parameters that remains.",
+        f"Written by `python -m benchmarks.trace_speed`. Median CPU seconds of {repeats} runs after one to warm up,",
+        "both tools in turns in one process, one thread, no garbage collection while the clock runs; half the channels",
+        "by the sum of absolute weights, pictures of 224 pixels. Ours: capture in eval mode, labels, plan, cut without",
+        "proof; the second capture (train mode, with its labels) and the proof, both done by default, stand apart.",
+        "Peak MiB: by how much a whole trace, of both modes, raises the peak memory of a process. Left: share of the",
+        "parameters that remains.",
         "",
         f"cutback {cutback.__version__}, {versions}; {machine()}.",
         "",
@@ -189,6 +227,7 @@ def page(rows: dict[str, dict[str, float]], depths: dict[int, float], repeats: i
     for name, row in rows.items():
         stages = [f"{row[key]:.3f}" for key in (*_STAGES, "ours", "theirs")]
         more = [f"{row[key]:.2f}" if key in row else "-" for key in ("second capture", "proof")]
+        more.append(f"{row['peak']:.0f}" if "peak" in row else "-")
         left = [f"{row[key]:.0%}" for key in ("left by us", "left by them")]
         cells = [name, *stages, f"{row['ours'] / row['theirs']:.2f}", *more, *left]
         lines.append(f"| {' | '.join(cells)} |")
@@ -245,7 +284,9 @@ def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--only", action="append", choices=[*NETWORKS.values(), "growth"], default=[])
-    parser.add_argument("--without-proof", action="store_true", help="leave out the second capture and the proof")
+    parser.add_argument(
+        "--without-proof", action="store_true", help="leave out the second capture, the proof and the memory"
+    )
     parser.add_argument("--out", type=Path, default=PAGE.parent)
     options = parser.parse_args(words)
     torch.set_num_threads(1)

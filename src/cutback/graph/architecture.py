@@ -22,7 +22,13 @@ def structure_hash(model: nn.Module, changed: Mapping[str, Mapping[str, object]]
         model: the model.
         changed: settings to be taken as changed, by module path and name.
     """
-    lines: list[str] = []
+    return structure_hashes(model, changed or {})[1]
+
+
+def structure_hashes(model: nn.Module, changed: Mapping[str, Mapping[str, object]]) -> tuple[str, str]:
+    """Return the hash of a model as it is, and with some settings taken as changed; see ``structure_hash``."""
+    before: list[str] = []
+    after: list[str] = []
     for path, module in modules_by_path(model).items():
         settings: dict[str, object] = {}
         if type(module).__module__.startswith("torch.nn."):
@@ -32,9 +38,12 @@ def structure_hash(model: nn.Module, changed: Mapping[str, Mapping[str, object]]
                 if name[0] != "_" and isinstance(value, _PLAIN) and name != "training"
             ]
             settings = dict(sorted(held))
-            settings |= {name: value for name, value in (changed or {}).get(path, {}).items() if name in settings}
-        lines.append(f"{path}:{type(module).__name__}:{_written(settings)}")
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        named = f"{path}:{type(module).__name__}:"
+        before.append(named + (_written(settings) if settings else "{}"))
+        new = {name: value for name, value in changed.get(path, {}).items() if name in settings}
+        after.append(named + _written(settings | new) if new else before[-1])
+    first, second = (hashlib.sha256("\n".join(lines).encode()).hexdigest() for lines in (before, after))
+    return first, second
 
 
 def architecture_hash(structure: str, shapes: Mapping[str, tuple[int, ...]]) -> str:

@@ -20,6 +20,8 @@ _IMMUTABLE = frozenset(
     (bool, int, float, str, bytes, type(None), type, FunctionType, torch.dtype, torch.device, torch.Size)
 )
 
+_CONTAINERS = frozenset((dict, OrderedDict, list, tuple, set))
+
 
 def structural_clone(model: Model) -> Model:
     """Copy every module of ``model`` but none of its tensors: parameters and buffers are shared.
@@ -92,6 +94,9 @@ def _is_plain(kind: type) -> bool:
 def _tensors_of(module: nn.Module) -> Iterator[Tensor]:
     """Yield the tensors a module holds as parameters, buffers, plain attributes, or one container deep."""
     for value in [*module._parameters.values(), *module._buffers.values(), *vars(module).values()]:
+        kind = type(value)
+        if kind in _IMMUTABLE or (kind in _CONTAINERS and not value):  # most attributes of a module
+            continue
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, Mapping):

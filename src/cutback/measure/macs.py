@@ -37,7 +37,8 @@ class MacTerm:
 def mac_terms(recorded: Capture) -> list[MacTerm]:
     """Return the MACs of each contraction of a captured forward pass; what computes a weight is not one of them."""
     states = dict(zip(recorded.nodes, recorded.states, strict=False))
-    mark_weights(recorded.nodes, set(states))
+    named = set(states)
+    mark_weights(recorded.nodes, named)
     batch = samples(recorded)
     terms: list[MacTerm] = []
     for node in recorded.nodes:
@@ -50,7 +51,7 @@ def mac_terms(recorded: Capture) -> list[MacTerm]:
             else:
                 channels = size[0] if name in _TRANSPOSED else size[1]
                 positions = math.prod(_shape(source)) // channels
-            weight = source_of(weight, set(states)) or weight if isinstance(weight, fx.Node) else weight
+            weight = source_of(weight, named) or weight if isinstance(weight, fx.Node) else weight
             if weight in states:
                 terms.append(MacTerm(states[weight], Fraction(positions, batch)))
             else:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cutback.errors import InvalidBudget, UnknownName
-from cutback.graph.architecture import architecture_hash, structure_hash
+from cutback.graph.architecture import architecture_hash, structure_hashes
 from cutback.graph.clone import state_tensors
 from cutback.graph.graph import Graph, Group
 from cutback.graph.second_pass import changed_attributes, narrowed_shapes
@@ -36,13 +36,13 @@ def plan_for(
         IllegalCut: these units cannot go together.
     """
     cost = cost or CostModel(graph)
-    names = [group.name for group in graph.groups]
+    names = {group.name: number for number, group in enumerate(graph.groups)}
     linked = {number for system in graph.systems for number in system.groups}
     for name, numbers in units.items():
         if name not in names:
             raise UnknownName(f"no group is called {name!r}; {near_misses(name, names)}")
-        total = graph.groups[names.index(name)].units
-        least = 0 if names.index(name) in linked else 1
+        total = graph.groups[names[name]].units
+        least = 0 if names[name] in linked else 1
         if not least <= len(set(numbers)) == len(numbers) or not set(numbers) <= set(range(total)):
             raise InvalidBudget(f"group {name} must keep distinct units between 0 and {total - 1}, at least one")
     kept, orders, rows = settled(graph, [units.get(group.name, range(group.units)) for group in graph.groups], scores)
@@ -65,10 +65,11 @@ def plan_for(
     for path, attribute, value in changed_attributes(graph, shapes, stays):
         attributes.setdefault(path, {})[attribute] = value
     before = {name: tensor.shape for name, tensor in state_tensors(graph.model).items()}
+    structure, structure_after = structure_hashes(graph.model, attributes)
     costs = {quantity: Cost(cost.dense(quantity), cost.of(quantity, counts)) for quantity in ("macs", "params")}
     return Plan(
-        architecture=architecture_hash(structure_hash(graph.model), before),
-        result=architecture_hash(structure_hash(graph.model, attributes), shapes),
+        architecture=architecture_hash(structure, before),
+        result=architecture_hash(structure_after, shapes),
         groups=planned,
         slices=kept_slices(graph, orders),
         attributes=attributes,

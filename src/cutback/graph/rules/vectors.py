@@ -15,6 +15,8 @@ def vector_along(call: Call, labels: Tensor, channel: int) -> Tensor:
     table = core(labels).movedim(channel, 0).flatten(1)
     if table.shape[0] != labels.size(channel):
         table = table.expand(labels.size(channel), -1)
+    if table.shape[1] == 1:
+        return table.flatten()
     first = _representative(table, 1)
     call.unite(first.expand(table.shape), table)
     return first.flatten()
