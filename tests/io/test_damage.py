@@ -102,8 +102,8 @@ def test_a_missing_folder_is_named(tmp_path):
 
 def test_a_future_version_asks_for_an_upgrade(saved):
     document = json.loads((saved / "plan.json").read_text())
-    (saved / "plan.json").write_text(json.dumps({**document, "version": 2, "something": "new"}))
-    with pytest.raises(UnsupportedVersion, match="format version 2, this cutback reads up to 1; upgrade"):
+    (saved / "plan.json").write_text(json.dumps({**document, "version": 3, "something": "new"}))
+    with pytest.raises(UnsupportedVersion, match="format version 3, this cutback reads up to 2; upgrade"):
         cutback.load(saved, residual)
 
 

@@ -76,7 +76,7 @@ def _value(node: fx.Node, capture: Capture, values: dict[fx.Node, Tensor]) -> Te
     expected = node.meta.get("val")
     if not isinstance(expected, Tensor) or expected.numel() > _LARGEST:
         return None
-    args, kwargs = map_arg((node.args, node.kwargs), of)  # type: ignore[arg-type]
+    args, kwargs = map_arg((node.args, node.kwargs), of)
     with torch.no_grad():
         result = node.target(*args, **kwargs)  # type: ignore[operator]
     return result.detach() if isinstance(result, Tensor) else None

@@ -104,10 +104,7 @@ class Rewriter:
     def _argument(self, value: object, name: str, numbers: Mapping[tuple[str, int | None], object]) -> object:
         """Return an argument of the new call."""
         if isinstance(value, list | tuple):
-            return [
-                numbers.get((name, entry), fx.map_arg(item, self._value))
-                for entry, item in enumerate(value)  # type: ignore[arg-type]
-            ]
+            return [numbers.get((name, entry), fx.map_arg(item, self._value)) for entry, item in enumerate(value)]
         if isinstance(value, torch.device) and self._inputs and self._devices == {value}:
             return self._result.call_function(getattr, (self._inputs[0], "device"))
         return numbers.get((name, None), fx.map_arg(value, self._value))  # type: ignore[arg-type]
