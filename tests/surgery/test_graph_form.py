@@ -51,6 +51,8 @@ LITERAL = {
     "narrow": (lambda x: x.narrow(1, 0, 8) + 1, 8),
     "unflatten": (lambda x: x.unflatten(1, (8, 1)).squeeze(2), 8),
     "heads": (lambda x: (x.view(-1, 2, 4, 36) * 2).view(-1, 8, 6, 6), 8),
+    "a constant made in forward": (lambda x: x * torch.arange(1.0, 9.0).view(1, 8, 1, 1), 8),
+    "a kernel made in forward": (lambda x: F.conv2d(x, torch.ones(8, 1, 1, 1) / 2, groups=8), 8),
     "groups": (lambda x: F.conv2d(x, KERNELS, groups=8), 8),
     "pad beside a literal view": (lambda x: F.pad(x.view(-1, 8, 6, 6), (0, 0, 0, 0, 2, 1)), 11),
     "a constant of channels": (lambda x: x * SLOPES, 8),

@@ -75,6 +75,13 @@ def _plain(value: object) -> object:
     return value if isinstance(value, int | float | str | bool | torch.dtype) else None
 
 
+def is_depthwise(node: fx.Node) -> bool:
+    """Whether a call is a convolution with as many groups as its input has channels, more than one."""
+    arguments = arguments_of(node)
+    groups = arguments.get("groups", 1)
+    return "weight" in arguments and isinstance(groups, int) and groups > 1 and _one_each(node, groups)
+
+
 def _one_each(node: fx.Node, groups: object) -> bool:
     """Whether a convolution has as many groups as its input has channels."""
     arguments = arguments_of(node)

@@ -13,9 +13,10 @@ from cutback.graph.groups import couple
 from cutback.graph.inputs import Inputs
 from cutback.graph.origins import SizeOf, leaves
 from cutback.graph.sources import SOURCE
+from cutback.surgery.folding import Folding, calls_of, folded
 from cutback.surgery.graph_form import GraphForm, Program, structure_of
 from cutback.surgery.recipes import Recipe, described, inputs_of
-from cutback.surgery.rewriting import Rewriter, order_of_calls
+from cutback.surgery.rewriting import Rewriter
 
 
 def graph_form(model: nn.Module, inputs: Inputs) -> GraphForm:
@@ -40,8 +41,12 @@ def graph_form(model: nn.Module, inputs: Inputs) -> GraphForm:
     except CaptureError:
         pass  # whoever traces the form is told that it has no train mode
     graph, _ = couple(model, inputs, captures)
-    names, constants = _named_constants(captures, model)
-    rewriters = [Rewriter(graph, made, names[number]) for number, made in enumerate(captures)]
+    foldings = [folded(taken) for taken in captures]
+    names, constants = _named_constants(captures, foldings, model)
+    rewriters = [
+        Rewriter(graph, taken, known, folding.gone)
+        for taken, known, folding in zip(captures, names, foldings, strict=True)
+    ]
     graphs = [rewriter.run() for rewriter in rewriters]
     sizes = {name: value for rewriter in rewriters for name, value in rewriter.sizes.items()}
 
@@ -99,8 +104,8 @@ def note_sources(captures: Sequence[Capture], model: nn.Module) -> None:
     """
     kinds: dict[object, type[nn.Module]] = {}
     for taken in captures:
-        own = order_of_calls(capture(model, taken.inputs, training=taken.training))
-        calls = order_of_calls(taken)
+        whole = capture(model, taken.inputs, training=taken.training)
+        own, calls = calls_of(whole, folded(whole)), calls_of(taken, Folding())
         if [node.target for node in own] != [node.target for node in calls]:
             continue
         for node, original in zip(calls, own, strict=True):
@@ -114,20 +119,39 @@ def _shapes(inputs: Inputs) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(tensor.shape) for tensor in inputs.tensors())
 
 
-def _named_constants(captures: list[Capture], model: nn.Module) -> tuple[list[dict[str, str]], dict[str, Tensor]]:
-    """Return the module's name of each capture's constants, and the constants by that name."""
+def _named_constants(
+    captures: Sequence[Capture], foldings: Sequence[Folding], model: nn.Module
+) -> tuple[list[dict[str | fx.Node, str]], dict[str, Tensor]]:
+    """Return the module's names of the constants of each capture and of what it folds, and the tensors by name."""
     found: dict[str, Tensor] = {}
-    names: list[dict[str, str]] = []
-    for taken in captures:
+    folds = {id(tensor) for folding in foldings for tensor in folding.values.values()}
+    made: dict[str, Tensor] = {}
+    names: list[dict[str | fx.Node, str]] = []
+    for taken, folding in zip(captures, foldings, strict=True):
         names.append({})
-        for name, tensor in taken.constants.items():
-            known = next((other for other, same in found.items() if same is tensor), None)
-            known = known or f"{'train' if taken.training else 'eval'}{name}"
-            if hasattr(model, known):
-                raise CaptureError(f"{type(model).__name__} has an attribute called {known}; give it another name")
-            found[known] = ordinary(tensor) if known not in found else found[known]
-            names[-1][name] = known
+        for key, tensor in [*taken.constants.items(), *folding.values.items()]:
+            fold = id(tensor) in folds  # nothing writes to those, so that equal ones can be one
+            known = next(
+                (
+                    n
+                    for n, other in made.items()
+                    if other is tensor or (fold and id(other) in folds and _alike(tensor, other))
+                ),
+                None,
+            )
+            if known is None:
+                known = f"{'train' if taken.training else 'eval'}_{key}".replace("__", "_")
+                if hasattr(model, known):
+                    raise CaptureError(f"{type(model).__name__} has an attribute called {known}; give it another name")
+                found[known], made[known] = ordinary(tensor), tensor
+            names[-1][key] = known
     return names, found
+
+
+def _alike(first: Tensor, second: Tensor) -> bool:
+    """Say whether two tensors hold the same."""
+    same = (first.dtype, first.shape, first.device) == (second.dtype, second.shape, second.device)
+    return same and torch.equal(first, second)
 
 
 class _Named(str):
@@ -137,16 +161,18 @@ class _Named(str):
     __repr__ = str.__str__
 
 
-def _calls(taken: Capture, constants: Mapping[str, Tensor]) -> list[str]:
+def _calls(taken: Capture, constants: Mapping[str, Tensor], *, fold: bool = True) -> list[str]:
     """Return everything about a capture's calls that decides what it computes.
 
     Args:
         taken: the capture.
         constants: those states that are constants of the model.
+        fold: take what is computed from constants alone by its values.
     """
     known: dict[fx.Node, str] = {}
     states, inputs = dict(zip(taken.nodes, taken.states, strict=False)), 0
     own = {tensor.device for tensor in taken.inputs.tensors()}
+    folding = folded(taken) if fold else Folding()
     found: list[str] = []
 
     def written(value: object) -> object:
@@ -164,7 +190,9 @@ def _calls(taken: Capture, constants: Mapping[str, Tensor]) -> list[str]:
             known[node], inputs = f"input {inputs}", inputs + 1
         elif node.op == "get_attr":
             known[node] = _digest(taken.constants[str(node.target)])
-        elif node.op == "call_function":
+        elif node in folding.values:
+            known[node] = _digest(folding.values[node])
+        elif node.op == "call_function" and node not in folding.gone:
             known[node] = f"call {len(found)}"
             named = [f"{name}={written(value)!r}" for name, value in sorted(node.kwargs.items())]
             found.append(f"{node.target} {written(node.args)!r} {named}")
@@ -202,5 +230,5 @@ def _compared_sizes(taken: Capture) -> list[int]:
 
 def _fingerprint(captures: Sequence[Capture]) -> str:
     """Return a hash of what a model computes: its calls in each mode."""
-    lines = [line for taken in captures for line in (str(taken.training), *_calls(taken, {}))]
+    lines = [line for taken in captures for line in (str(taken.training), *_calls(taken, {}, fold=False))]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -1,7 +1,6 @@
 """A captured graph rewritten as the code of a module: widths written into calls become attributes."""
 
-import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from itertools import count
 
 import torch
@@ -10,7 +9,7 @@ from torch._ops import OpOverload
 
 from cutback.graph.capture import Capture, operator_of
 from cutback.graph.graph import Graph
-from cutback.graph.numbers import CHANGEABLE
+from cutback.graph.numbers import CHANGEABLE, is_depthwise
 from cutback.graph.origins import Formula, Held, Origin, SizeOf, evaluated, leaves
 from cutback.graph.sizes import LabelsOf, written_sizes
 from cutback.graph.sources import SOURCE
@@ -46,12 +45,15 @@ class Rewriter:
     Args:
         graph: the labelled model.
         capture: one of its captures.
-        constants: the module's name of each constant of the capture.
+        constants: the module's name of each tensor that is read from it: by node, or by the capture's own name.
+        gone: calls to leave out.
     """
 
-    def __init__(self, graph: Graph, capture: Capture, constants: Mapping[str, str]) -> None:
+    def __init__(
+        self, graph: Graph, capture: Capture, constants: Mapping[str | fx.Node, str], gone: Container[fx.Node]
+    ) -> None:
         self.sizes: dict[str, int] = {}
-        self._graph, self._capture, self._constants = graph, capture, constants
+        self._graph, self._capture, self._constants, self._gone = graph, capture, constants, gone
         self._labels: LabelsOf = of_capture(graph, capture)
         self._mode = "train" if capture.training else "eval"
         self._result = fx.Graph()
@@ -68,7 +70,7 @@ class Rewriter:
                 self._values[node] = self._result.placeholder(f"input_{len(self._inputs)}")
                 self._inputs.append(self._values[node])
         for node in self._capture.nodes:
-            if node.op == "call_function":
+            if node.op == "call_function" and node not in self._gone:
                 self._values[node] = self._call(node)
         outputs = [self._value(node) for node in self._capture.results[: self._capture.outputs]]
         self._result.output(outputs)
@@ -77,7 +79,7 @@ class Rewriter:
     def _value(self, node: fx.Node) -> fx.Node:
         """Return what stands for a node; states and constants are read where they are first used."""
         if node not in self._values:
-            name = self._states.get(node) or self._constants[str(node.target)]
+            name = self._states.get(node) or self._constants.get(node) or self._constants[str(node.target)]
             self._values[node] = self._result.create_node("get_attr", name)
         return self._values[node]
 
@@ -111,6 +113,8 @@ class Rewriter:
         """Return what stands for those numbers of a call that are not simply kept."""
         written = {(size.argument, size.entry) for size in written_sizes(node, self._labels) if size.width.carries}
         changeable = CHANGEABLE.get(operator_of(node), frozenset())
+        if is_depthwise(node):  # also where the weight is a constant, which has no channels before it becomes a buffer
+            written.add(("groups", None))
         found: dict[tuple[str, int | None], object] = {}
         for argument, entry, value, origin in numbers_with_origins(node):
             place = (argument, entry)
@@ -180,8 +184,3 @@ def _held_by_one_width(graph: Graph) -> frozenset[Held]:
                 if isinstance(origin, Held) and width is not None:
                     footprints.setdefault(origin, set()).add(width.footprint(graph.coupling.components))
     return frozenset(held for held, found in footprints.items() if len(found) == 1)
-
-
-def order_of_calls(capture: Capture) -> list[fx.Node]:
-    """Return the calls of a capture but those that take one of several results."""
-    return [node for node in capture.nodes if node.op == "call_function" and node.target is not operator.getitem]
