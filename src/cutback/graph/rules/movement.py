@@ -39,8 +39,8 @@ def view(call: Call) -> Labels:
         written = [-1] * start + sizes + [-1] * (labels.dim() - start - 1)
     narrow, sizes = labels, list(shape)
     alike: list[int] = []
-    for sources, targets in _regrouped(labels.shape, shape):
-        if not any(varies(labels, dimension) for dimension in sources):
+    for sources, targets in call.decide(_regrouped(labels.shape, shape)):
+        if call.decide(not any(varies(labels, dimension) for dimension in sources)):
             for dimension in sources:  # constant, so that one stands for all
                 narrow = narrow.narrow(dimension, 0, 1)
             for dimension in targets:
