@@ -219,7 +219,7 @@ def _system(
     """Divide the units of linked groups into cells and write the equations."""
     cells: list[Cell] = []
     columns: list[NDArray[np.int64]] = []
-    by_unit = membership.tocsc()
+    by_unit: Any = membership.tocsc()  # its annotations know no arrays
     bounds = by_unit.indptr.tolist()
     for group in groups.tolist():
         alike: dict[bytes, list[int]] = {}

@@ -157,7 +157,7 @@ class ModuleRecorder:
         self._running: list[tuple[str, type[nn.Module]]] = [("", type(clone))]
         for path, module in modules_by_path(clone).items():
             if path:
-                module.register_forward_pre_hook(lambda module, _, path=path: self._enter(path, type(module)))
+                module.register_forward_pre_hook(lambda module, _, *, path=path: self._enter(path, type(module)))
                 module.register_forward_hook(lambda _module, _inputs, output: self._leave(output))
 
     @property

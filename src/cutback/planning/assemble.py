@@ -40,7 +40,7 @@ def plan_for(
     linked = {number for system in graph.systems for number in system.groups}
     for name, numbers in units.items():
         if name not in names:
-            raise UnknownName(f"no group is called {name!r}; {near_misses(name, names)}")
+            raise UnknownName(f"no group is called {name!r}; {near_misses(name, list(names))}")
         total = graph.groups[names[name]].units
         least = 0 if names[name] in linked else 1
         if not least <= len(set(numbers)) == len(numbers) or not set(numbers) <= set(range(total)):
