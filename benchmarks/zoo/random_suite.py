@@ -20,9 +20,9 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from benchmarks.zoo.records import conditions
 from benchmarks.zoo.workers import Failure, run
+from tests.graph.blocks import BLOCKS
 from tests.graph.judging import PROVEN, SILENT, Verdict, judge
-from tests.graph.pending import PENDING
-from tests.graph.random_networks import READY, Spec, specs
+from tests.graph.random_networks import Spec, specs
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NETWORKS, SHARD = 5000, 50
@@ -105,8 +105,7 @@ def record(found: Found, seconds: float) -> dict[str, object]:
         "outcomes": dict(found.outcomes.most_common()),
         "operators": dict(found.operators.most_common()),
         "blocks": dict(found.blocks.most_common()),
-        "blocks drawn from": len(READY),
-        "pending blocks, not drawn": sorted(PENDING),
+        "blocks drawn from": len(BLOCKS),
         "shards that did not end": found.failed,
         "unproven": [{"network": network, "why": why} for network, why in found.unproven],
         "seconds": round(seconds),

@@ -81,8 +81,13 @@ def test_a_public_architecture(name: str) -> None:
     compare(torchvision.models.get_model(name, weights=None, **options), torch.randn(2, 3, 64, 64))
 
 
+SHAPES_IN_PLACE = {"in-place chain"}
+"""Blocks that change the shape of a tensor in place, which only ``make_fx`` can record."""
+
+
 def test_the_networks_of_the_property_tests() -> None:
-    compare(RandomNetwork(sorted(BLOCKS), "view"), torch.randn(2, 3, 16, 16))
+    names = sorted(set(BLOCKS) - SHAPES_IN_PLACE)
+    compare(RandomNetwork(names, "view"), torch.randn(2, 3, 8, 8))
 
 
 class Doubled(torch.autograd.Function):

@@ -19,7 +19,6 @@ from cutback.graph.capture import operator_of
 from cutback.graph.labels import compact
 from cutback.graph.rules import factories, pointwise, weights
 from tests.graph.couplings import COUPLINGS
-from tests.graph.pending import PENDING_COUPLINGS
 
 EXEMPT: dict[Rule, str] = {
     pointwise.pointwise: "is the element-wise rule",
@@ -79,7 +78,6 @@ def users() -> dict[str, tuple[str, ...]]:
     called = {
         name: {operator_of(node) for capture in coupling.trace().captures for node in capture.nodes}
         for name, coupling in COUPLINGS.items()
-        if name not in PENDING_COUPLINGS
     }
     ordered = sorted(called, key=lambda name: len(called[name]))
     operators = {operator for found in called.values() for operator in found}

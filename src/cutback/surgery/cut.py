@@ -127,13 +127,12 @@ def _planned_model(model: nn.Module, plan: Plan) -> nn.Module:
 
 
 def _holds(model: nn.Module, name: str) -> bool:
-    """Say whether a model has a parameter or buffer of a name."""
+    """Say whether a model itself has a parameter or buffer of a name; what a wrapper passes on does not count."""
     path, _, own = name.rpartition(".")
-    try:
-        module = model.get_submodule(path)
-    except AttributeError:
-        return False
-    return isinstance(module._parameters.get(own, module._buffers.get(own)), Tensor)
+    owner: nn.Module | None = model
+    for part in path.split(".") if path else ():
+        owner = owner._modules.get(part) if owner is not None else None
+    return owner is not None and (own in owner._parameters or own in owner._buffers)
 
 
 def cut_fresh(model: nn.Module, plan: Plan) -> None:
