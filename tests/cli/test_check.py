@@ -227,3 +227,18 @@ def test_a_drawing_that_fails_half_way_leaves_the_older_one(tmp_path, capsys, mo
     assert "No space left on device" in refusal(capsys, "check", "cutback:lenet5", "--graph", file)
     assert file.read_text() == "older"
     assert [found.name for found in tmp_path.iterdir()] == ["x.svg"]
+
+
+def test_granularity_says_how_groups_of_a_convolution_shrink(tmp_path, capsys) -> None:
+    text = """
+from torch import nn
+
+def make():
+    return nn.Sequential(nn.Conv2d(3, 12, 1), nn.ReLU(), nn.Conv2d(12, 6, 3, groups=3), nn.Conv2d(6, 2, 1))
+"""
+    name = f"{write(tmp_path / 'net.py', text)}:make"
+    alike = document(capsys, name, "--input", "3x8x8")["groups"]
+    assert [(group["units"], group["balance"] != "") for group in alike] == [(12, True), (6, True)]
+    whole = document(capsys, name, "--input", "3x8x8", "--granularity", "blocks")["groups"]
+    assert [(group["units"], set(group["layers"])) for group in whole] == [(3, {"0", "2"})]
+    assert "'channels' or 'blocks'" in refusal(capsys, "check", name, "--input", "3x8x8", "--granularity", "rows")

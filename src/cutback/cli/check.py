@@ -10,6 +10,7 @@ from cutback.cli import console, findings, options
 from cutback.cli.drawing import drawn
 from cutback.cli.models import load_model
 from cutback.cli.staging import check_file, write_whole
+from cutback.graph.granularity import check_granularity
 from cutback.graph.inputs import Inputs
 
 EPILOG = """\b
@@ -39,6 +40,7 @@ def check(
     model: options.Model,
     input_text: options.Input = None,
     num_classes: options.NumClasses = None,
+    granularity: options.Granularity = "channels",
     drawing: Drawing = None,
     json: options.Json = False,
 ) -> None:
@@ -46,12 +48,13 @@ def check(
     reporter = console.Reporter()
     if drawing is not None:
         check_file(drawing, ".svg", "--graph")
+    check_granularity(granularity)
     with console.stdout_kept_clean():
         shape = options.parse_shape(input_text)
         with reporter.step(f"building {model}"):
             built = load_model(model, seed=0, input_shape=shape, num_classes=num_classes)
         with reporter.step("tracing it"):
-            graph = cutback.trace(built.model, built.inputs)
+            graph = cutback.trace(built.model, built.inputs, granularity=granularity)
             macs = cutback.measure.macs(built.model, built.inputs)
     totals = {"macs": macs, "params": cutback.measure.params(built.model)}
     if drawing is not None:

@@ -99,7 +99,7 @@ class _Job:
     def cut(self, model: nn.Module) -> tuple[Plan, Proof]:
         """Cut a model in place, proven."""
         request = self.request
-        graph = cutback.trace(model, self.example)
+        graph = cutback.trace(model, self.example, granularity=request.granularity)
         score = request.make_score()
         plan = cutback.plan(
             graph,

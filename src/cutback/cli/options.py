@@ -54,6 +54,14 @@ Ignore = Annotated[
 IgnoreUnreached = Annotated[
     bool, typer.Option("--ignore-unreached", help="Cut even beside parameters that no forward pass has used.")
 ]
+Granularity = Annotated[
+    str,
+    typer.Option(
+        metavar="HOW",
+        help="How groups of a convolution and attention heads shrink. channels: each by equally many; blocks: whole "
+        "ones go.",
+    ),
+]
 RoundTo = Annotated[int, typer.Option(min=1, metavar="N", help="Widths that change become multiples of N.")]
 MinChannels = Annotated[int, typer.Option(min=1, metavar="N", help="So many channels stay in each layer.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the splits, the starting weights and the training.")]

@@ -9,6 +9,7 @@ import torch
 
 from cutback.cli.staging import check_new_folder
 from cutback.errors import InvalidBudget, UserMistake
+from cutback.graph.granularity import check_granularity
 from cutback.planning.budget import parse_budgets
 from cutback.scores import Score, scores
 from cutback.train.data import Shape
@@ -36,6 +37,7 @@ class Request:
     allocate: str = "uniform"
     ignore: tuple[str, ...] = ()
     ignore_unreached: bool = False
+    granularity: str = "channels"
     round_to: int = 1
     min_channels: int = 1
     learning_rate: float = 0.05
@@ -76,6 +78,7 @@ class Request:
         if not parse_budgets(self.budgets):
             raise InvalidBudget("nothing says how much to remove; add for example --budget macs=50%")
         self.make_score()
+        check_granularity(self.granularity)
         for option, rate in (("--lr", self.learning_rate), ("--finetune-lr", self.finetune_learning_rate)):
             if not 0 < rate < float("inf"):
                 raise UserMistake(f"{option} must be above 0, not {rate:g}; write for example {option} 0.05")

@@ -15,6 +15,19 @@ Granularity = str | Mapping[str, str]
 _KNOWN = ("channels", "blocks")
 
 
+def check_granularity(written: object) -> None:
+    """Refuse what is no granularity.
+
+    Raises:
+        UserMistake: it is neither ``channels`` nor ``blocks``.
+    """
+    if written not in _KNOWN:
+        raise UserMistake(
+            f"granularity {written!r} is none; write 'channels' or 'blocks', or a dict from module path patterns to "
+            "one of these"
+        )
+
+
 def whole_blocks(captures: Sequence[Capture], granularity: Granularity) -> frozenset[fx.Node]:
     """Return the calls whose blocks are to stay or go whole.
 
@@ -31,11 +44,7 @@ def whole_blocks(captures: Sequence[Capture], granularity: Granularity) -> froze
     paths = sorted({module_path(node) for node in calls})
     found: set[fx.Node] = set()
     for pattern, kind in wanted.items():
-        if kind not in _KNOWN:
-            raise UserMistake(
-                f"granularity={granularity!r} is none; write 'channels' or 'blocks', or a dict from module path "
-                "patterns to one of these"
-            )
+        check_granularity(kind)
         inside = {path for path in paths if fnmatch.fnmatchcase(path, pattern)}
         if not inside and calls:
             raise UnknownName(f"granularity pattern {pattern!r} matches no module; {near_misses(pattern, paths)}")
