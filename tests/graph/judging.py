@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import cutback
-from benchmarks.zoo.measure import wrong_plan
-from cutback.errors import CutbackError, NotEquivalent
+from benchmarks.zoo.measure import caught, wrong_plan
+from cutback.errors import CutbackError
 from cutback.graph.graph import Graph
 from cutback.planning.plan import Plan
 from cutback.surgery.verify import prove
@@ -79,15 +79,6 @@ def own_widths(network: RandomNetwork) -> dict[str, int]:
 def width_of(layer: nn.Module) -> int:
     """Return the number of a layer's output channels, as its attribute says."""
     return next(getattr(layer, name) for name in WIDTHS if hasattr(layer, name))
-
-
-def caught(graph: Graph, wrong: Plan) -> bool:
-    """Whether the proof refuses a wrong plan."""
-    try:
-        prove(graph, wrong)
-    except NotEquivalent:
-        return True
-    return False
 
 
 def after_cutting(graph: Graph, plan: Plan, images: torch.Tensor) -> str:
