@@ -37,5 +37,19 @@ def test_each_block_alone_is_cut_and_proven(name: str) -> None:
     assert verdict.outcome == PROVEN, verdict.reason
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        Spec(("unflatten", "unflatten"), head="flatten", share=30),
+        Spec(("reordered", "roll", "layer norm, permuted", "padded"), head="view", share=30, seed=242),
+        *(Spec((name,), share=1, seed=3) for name in ("padded", "repeat", "shuffle, module", "unflatten")),
+    ],
+)
+def test_layers_may_come_down_to_one_channel(spec: Spec) -> None:
+    """Its labels are then all one, as where there are no channels; calls still do what they did in the whole model."""
+    verdict = judge(spec)
+    assert verdict.outcome == PROVEN, verdict.reason
+
+
 def test_every_family_has_a_block() -> None:
     assert {entry.family for entry in BLOCKS.values()} == set(FAMILIES)

@@ -162,7 +162,7 @@ def pad(call: Call) -> Labels:
         before, after = amounts[2 * position : 2 * position + 2]
         if before == after == 0:
             continue
-        if not (varies(labels, dimension) or (lone and labels.size(dimension) == 1)):
+        if not call.decide(varies(labels, dimension) or (lone and labels.size(dimension) == 1)):
             first = labels.narrow(dimension, 0, 1)
             sizes = [*labels.shape[:dimension], labels.size(dimension) + before + after, *labels.shape[dimension + 1 :]]
             labels = first.expand(sizes)
@@ -249,7 +249,9 @@ def tie_all_but(call: Call, labels: Tensor, dimension: int, factors: list[int], 
         The factor along which all labels are now one, where blocks are to go whole.
     """
     joined: int | None = None
-    table = core(labels).movedim(dimension, 0).reshape(*factors, -1)
+    table = core(labels)
+    sizes = [math.prod(factors) if d == dimension else size for d, size in enumerate(table.shape)]
+    table = table.expand(sizes).movedim(dimension, 0).reshape(*factors, -1)  # one channel may be left, all of a label
     moving = call.decide([f for f in range(len(factors)) if bool((table != table.narrow(f, 0, 1)).any())])
     if len(moving) < 2:
         return None
