@@ -17,9 +17,9 @@ def produced(group: Group) -> list[Slot]:
 
 def channels_of(graph: Graph, slot: Slot) -> tuple[int, dict[int, int]]:
     """Return how many channels of a layer stay anyway, and how many a unit of each group brings, by its number."""
-    owners = graph.slots[slot].group
-    groups = np.unique(owners[owners >= 0]).tolist()
-    return int((owners < 0).sum()), {number: graph.groups[number].slices[slot].shape[1] for number in groups}
+    sizes = graph.slots[slot].sizes
+    brought = {number: graph.groups[number].slices[slot].shape[1] for number in sorted(sizes) if number >= 0}
+    return sizes.get(-1, 0), brought
 
 
 def narrower_widths(

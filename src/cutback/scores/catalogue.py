@@ -1,5 +1,6 @@
 """What a score is, the table of scores by name, and the checks every score's result passes."""
 
+import cmath
 from collections.abc import Callable, Mapping
 from typing import Protocol, cast
 
@@ -62,7 +63,7 @@ def score_groups(graph: Graph, score: str | Score | type[Score]) -> list[NDArray
     for name, parameter in parameters_by_name(graph.model).items():
         values = parameter.detach()
         # The sum of sound values is finite, except where it overflows: one pass, no copy.
-        if not bool(values.sum().isfinite()) and not bool(values.isfinite().all()):
+        if not cmath.isfinite(values.sum().item()) and not bool(values.isfinite().all()):
             raise InvalidScore(f"{name} holds NaN or infinity; load sound weights")
     rate = _ready(score)
     label = score if isinstance(score, str) else type(rate).__name__
@@ -76,14 +77,14 @@ def score_groups(graph: Graph, score: str | Score | type[Score]) -> list[NDArray
         given: object = rated[group.name]
         if not isinstance(given, Tensor):
             raise InvalidScore(f"score {label} gave {type(given).__name__} for group {group.name}; return a tensor")
-        values = given.detach().to("cpu", torch.float64)
+        values = given.detach().to("cpu", torch.float64).numpy()
         if values.shape != (group.units,):
             raise InvalidScore(
-                f"score {label} gave shape {tuple(values.shape)} for group {group.name}; expected ({group.units},)"
+                f"score {label} gave shape {values.shape} for group {group.name}; expected ({group.units},)"
             )
-        if not bool(values.isfinite().all()):
+        if not np.isfinite(values).all():
             raise InvalidScore(f"score {label} of group {group.name} is not finite; check the score")
-        result.append(values.numpy())
+        result.append(values)
     return result
 
 
