@@ -9,12 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
-from scipy.sparse import coo_matrix, csr_matrix
+from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from cutback.graph.labels import unlike_previous
+
 Counts = NDArray[np.int64]
 """How many units of each cell stay, shape ``(cells,)``."""
+
+Blocks = list[NDArray[np.int64]]
+"""The components of each block of a balance."""
 
 _FINEST = 32
 """Levels of a system that does not shrink in one proportion."""
@@ -142,14 +147,23 @@ def _beside(left: NDArray[np.generic], right: NDArray[np.generic]) -> NDArray[np
     return np.concatenate([left, right], axis=1)
 
 
-def nontrivial(parts: Sequence[Tensor], components: NDArray[np.int64]) -> list[NDArray[np.int64]] | None:
+def nontrivial(parts: Sequence[Tensor], components: NDArray[np.int64]) -> Blocks | None:
     """Return the components of each block, sorted; ``None`` where all blocks hold the same and so lose the same."""
-    found = [np.sort(components[part.numpy()]) for part in parts]
-    return None if all(np.array_equal(found[0], other) for other in found[1:]) else found
+    together = components[np.concatenate([part.numpy() for part in parts])]
+    if len({len(part) for part in parts}) > 1:
+        bounds = np.cumsum([len(part) for part in parts[:-1]])
+        return [np.sort(part) for part in np.split(together, bounds)]
+    table = np.sort(together.reshape(len(parts), -1), axis=1)
+    return None if (table == table[0]).all() else list(table)
+
+
+def distinct(balances: Iterable[Blocks]) -> list[Blocks]:
+    """Return balances without those that ask the same as another."""
+    return list({b"|".join(part.tobytes() for part in parts): parts for parts in balances}.values())
 
 
 def systems(
-    blocks: Iterable[list[NDArray[np.int64]]],
+    balances: Sequence[Blocks],
     group_of: NDArray[np.int64],
     unit_of: NDArray[np.int64],
     units: Sequence[int],
@@ -158,85 +172,85 @@ def systems(
     """Gather groups that some balance links.
 
     Args:
-        blocks: for each balance the components of each block.
+        balances: for each balance the components of each block.
         group_of: the group of each component, or -1.
         unit_of: its number in the group.
         units: how many units each group has.
         layers: for each layer none of whose channels stays anyway, the groups its channels are of.
     """
-    distinct = {b"|".join(part.tobytes() for part in parts): parts for parts in blocks}
-    if not distinct:
+    if not balances:
         return ()
+    parts = [part for balance in balances for part in balance]
+    balance_of = np.repeat(np.arange(len(balances)), [len(balance) for balance in balances])
+    block = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    component = np.concatenate(parts)
+    free = group_of[component] != _UNASSIGNED
+    fixed = np.bincount(block[~free], minlength=len(parts))
     starts = np.concatenate([[0], np.cumsum(units)])
-    membership, fixed, equations = _membership(list(distinct.values()), group_of, unit_of, starts)
-    owner = np.repeat(np.arange(len(units)), units)
-    by_group = csr_matrix((np.ones(len(owner)), (owner, np.arange(len(owner)))), shape=(len(units), len(owner)))
-    touched = (by_group @ membership.T).tocoo()  # groups x blocks
+    cells = _cells(starts[group_of[component[free]]] + unit_of[component[free]], block[free], starts)
     # A group and the balances it lies in are one system: connect groups and balances as one graph.
+    group = np.repeat([cell.group for cell, _ in cells], [len(blocks) for _, blocks in cells])
+    asked = balance_of[np.concatenate([blocks for _, blocks in cells])] if cells else group
     total = len(units)
-    _, part = connected_components(
-        coo_matrix(
-            (np.ones(len(touched.row)), (touched.row, total + equations[touched.col])),
-            shape=(total + len(distinct),) * 2,
-        ),
-        directed=False,
-    )
+    edges = coo_matrix((np.ones(len(group)), (group, total + asked)), shape=(total + len(balances),) * 2)
+    _, system_of = connected_components(edges, directed=False)
+    inside: dict[int, list[tuple[Cell, NDArray[np.int64]]]] = {}
+    for cell, blocks in cells:
+        inside.setdefault(int(system_of[cell.group]), []).append((cell, blocks))
     found: list[System] = []
     apart = set(layers)
-    for number in np.unique(part[np.unique(touched.row)]):
-        groups = np.flatnonzero(part[:total] == number)
-        rows = np.flatnonzero(part[total + equations] == number)
-        together = tuple(groups_of for groups_of in apart if groups_of <= set(groups.tolist()))
-        found.append(_system(groups, membership[rows], fixed[rows], equations[rows], starts, together))
+    for number, members in sorted(inside.items()):
+        rows = np.flatnonzero(system_of[total + balance_of] == number)
+        groups = tuple(dict.fromkeys(cell.group for cell, _ in members))
+        together = tuple(of_layer for of_layer in apart if of_layer <= set(groups))
+        column = np.repeat(np.arange(len(members)), [len(blocks) for _, blocks in members])
+        place = np.searchsorted(rows, np.concatenate([blocks for _, blocks in members])) * len(members) + column
+        table = np.bincount(place, minlength=len(rows) * len(members)).reshape(len(rows), -1)
+        matrix, offsets = _equations(table, fixed[rows], balance_of[rows])
+        found.append(System(groups, tuple(cell for cell, _ in members), matrix, offsets, together))
     return tuple(found)
 
 
-def _membership(
-    balances: Sequence[Sequence[NDArray[np.int64]]],
-    group_of: NDArray[np.int64],
-    unit_of: NDArray[np.int64],
-    starts: NDArray[np.int64],
-) -> tuple[csr_matrix, NDArray[np.int64], NDArray[np.int64]]:
-    """Return how often each unit lies in each block, how many fixed channels do, and the balance each block is of."""
-    parts = [(number, part) for number, balance in enumerate(balances) for part in balance]
-    row = np.repeat(np.arange(len(parts)), [len(part) for _, part in parts])
-    component = np.concatenate([part for _, part in parts])
-    free = group_of[component] != _UNASSIGNED
-    column = starts[group_of[component[free]]] + unit_of[component[free]]
-    shape = (len(parts), int(starts[-1]))
-    membership = csr_matrix((np.ones(len(column), dtype=np.int64), (row[free], column)), shape=shape)
-    fixed = np.bincount(row[~free], minlength=len(parts))
-    return membership, fixed, np.array([number for number, _ in parts])
+def _cells(
+    unit: NDArray[np.int64], block: NDArray[np.int64], starts: NDArray[np.int64]
+) -> list[tuple[Cell, NDArray[np.int64]]]:
+    """Divide the units of all groups that lie in some block into cells; return these with their blocks.
+
+    Args:
+        unit: the units that lie in blocks, numbered through all groups.
+        block: the block of each, ascending.
+        starts: the number of each group's first unit, and at the end how many units there are.
+    """
+    block = block[np.argsort(unit, kind="stable")]
+    lengths = np.bincount(unit, minlength=int(starts[-1]))
+    ends = np.cumsum(lengths)
+    changes = unlike_previous(lengths, block)
+    changes[starts[:-1]] = True
+    first = np.flatnonzero(changes)
+    owner = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    linked = {int(group) for group in np.unique(owner[unit])}
+    alike: dict[tuple[int, bytes], list[int]] = {}
+    for begin, end in zip(first.tolist(), [*first[1:].tolist(), int(starts[-1])], strict=True):
+        group = int(owner[begin])
+        if group in linked:
+            key = block[ends[begin] - lengths[begin] : ends[begin]].tobytes()
+            alike.setdefault((group, key), []).extend(range(begin - int(starts[group]), end - int(starts[group])))
+    return [(Cell(group, tuple(of)), np.frombuffer(key, dtype=np.int64)) for (group, key), of in alike.items()]
 
 
-def _system(
-    groups: NDArray[np.int64],
-    membership: csr_matrix,
-    fixed: NDArray[np.int64],
-    balance: NDArray[np.int64],
-    starts: NDArray[np.int64],
-    together: tuple[frozenset[int], ...],
-) -> System:
-    """Divide the units of linked groups into cells and write the equations."""
-    cells: list[Cell] = []
-    columns: list[NDArray[np.int64]] = []
-    by_unit = membership.tocsc()
-    bounds = [int(start) for start in by_unit.indptr]
-    for group in groups.tolist():
-        alike: dict[bytes, list[int]] = {}
-        for unit in range(starts[group], starts[group + 1]):
-            inside = slice(bounds[unit], bounds[unit + 1])
-            key = by_unit.indices[inside].tobytes() + by_unit.data[inside].tobytes()
-            alike.setdefault(key, []).append(unit)
-        for found in alike.values():
-            cells.append(Cell(group, tuple(unit - int(starts[group]) for unit in found)))
-            inside = slice(bounds[found[0]], bounds[found[0] + 1])
-            column = np.zeros(len(balance), dtype=np.int64)
-            column[by_unit.indices[inside]] = by_unit.data[inside]
-            columns.append(column)
-    table = np.stack(columns, axis=1)
+def _equations(
+    table: NDArray[np.int64], fixed: NDArray[np.int64], balance: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the matrix and the offsets of a system.
+
+    Args:
+        table: how often each cell's units lie in each block, shape ``(blocks, cells)``.
+        fixed: how many channels of each block stay anyway.
+        balance: the balance each block is of, ascending.
+    """
     first = np.searchsorted(balance, balance)  # the first block of each block's balance
     equations = np.concatenate([table - table[first], (fixed[first] - fixed)[:, None]], axis=1)
-    equations = np.unique(equations, axis=0)
-    equations = equations[equations.any(axis=1)]
-    return System(tuple(groups.tolist()), tuple(cells), equations[:, :-1], equations[:, -1], together)
+    distinct_rows = {row.tobytes(): row for row in equations[equations.any(axis=1)]}
+    equations = np.array(list(distinct_rows.values()), dtype=np.int64).reshape(-1, equations.shape[1])
+    equations = equations[np.lexsort(equations.T[::-1])]
+    return equations[:, :-1], equations[:, -1]

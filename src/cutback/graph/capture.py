@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, fx, nn
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
-from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.fx.node import map_arg
@@ -18,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from cutback.errors import CaptureError, DataDependentControlFlow
 from cutback.graph.clone import (
+    exchange_tensors,
     modules_by_path,
     ordinary,
     random_state_kept,
@@ -250,18 +250,37 @@ _ATTENTION: dict[Callable[..., object], int] = {
 """Functions with a dropout of their own, and the place of its probability, ``dropout_p``, among their arguments."""
 
 
+_DROPOUT_NAMES = (
+    *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"),
+    *("dropout_", "feature_dropout", "feature_dropout_", "alpha_dropout_", "feature_alpha_dropout_"),
+)
+_DROPOUTS = frozenset(
+    getattr(place, name) for place in (nn.functional, torch) for name in _DROPOUT_NAMES if hasattr(place, name)
+)
+
+
+def without_dropout(
+    func: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]
+) -> tuple[Callable[..., object], tuple[object, ...], dict[str, object]]:
+    """Return a call of a function of torch as it is to be made for dropout to be off."""
+    if func in _DROPOUTS:
+        return _first, (args[0] if args else kwargs["input"],), {}
+    if func in _RECURRENT:  # (input, states, weights, biases, layers, dropout, ...); packed: one more before that
+        place = 6 if isinstance(args[3], list | tuple) else 5
+        args = (*args[:place], 0.0, *args[place + 1 :])
+    if func in _ATTENTION:
+        place = _ATTENTION[func]
+        args = (*args[:place], *([0.0] if len(args) > place else []), *args[place + 1 :])
+        kwargs = {**kwargs, "dropout_p": 0.0} if "dropout_p" in kwargs else kwargs
+    return func, args, kwargs
+
+
+def _first(value: object) -> object:
+    return value
+
+
 class DropoutOff(TorchFunctionMode):
     """Makes every dropout return its input: its masks depend on widths, so that no two networks could be compared."""
-
-    _NAMES = (
-        *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"),
-        *("dropout_", "feature_dropout", "feature_dropout_", "alpha_dropout_", "feature_alpha_dropout_"),
-    )
-
-    def __init__(self) -> None:
-        super().__init__()
-        places = (nn.functional, torch)
-        self._dropouts = {getattr(place, name) for place in places for name in self._NAMES if hasattr(place, name)}
 
     def __torch_function__(
         self,
@@ -271,16 +290,7 @@ class DropoutOff(TorchFunctionMode):
         kwargs: dict[str, object] | None = None,
     ) -> object:
         """Answer a dropout with its input, and pass everything else on."""
-        kwargs = kwargs or {}
-        if func in self._dropouts:
-            return args[0] if args else kwargs["input"]
-        if func in _RECURRENT:  # (input, states, weights, biases, layers, dropout, ...); packed: one more before that
-            place = 6 if isinstance(args[3], list | tuple) else 5
-            args = (*args[:place], 0.0, *args[place + 1 :])
-        if func in _ATTENTION:
-            place = _ATTENTION[func]
-            args = (*args[:place], *([0.0] if len(args) > place else []), *args[place + 1 :])
-            kwargs = {**kwargs, "dropout_p": 0.0} if "dropout_p" in kwargs else kwargs
+        func, args, kwargs = without_dropout(func, args, kwargs or {})
         return func(*args, **kwargs)
 
 
@@ -337,7 +347,7 @@ class _Subject:
         set_training(self._clone, training)
         self.states = state_tensors(self._clone)
         self.modules = ModuleRecorder(self._clone, changing)
-        self.numbers = OriginRecorder()
+        self.numbers = OriginRecorder() if dropout else OriginRecorder(without_dropout)
         self._origins, self._dropout = origins, dropout
         if origins:
             self.numbers.watch(self._clone)
@@ -353,11 +363,12 @@ class _Subject:
 
     def forward(self, *tensors: Tensor) -> list[Tensor]:
         """Return the model's outputs, then every module's."""
-        given = dict(zip(self.states, tensors, strict=False))
+        given = zip(self.states.values(), tensors, strict=False)
+        exchange_tensors(self._clone, {id(state): tensor for state, tensor in given})
         arguments = self._inputs.replaced(tensors[len(self.states) :])
         # Here and not around the whole recording: each access to a tensor's attributes passes through such a mode.
-        with whole_attention(), _dropout(self._dropout), self.numbers if self._origins else nullcontext():
-            self._returned = functional_call(self._clone, given, arguments.positional, arguments.keyword)
+        with whole_attention(), self.numbers if self._origins else _dropout(self._dropout):
+            self._returned = self._clone(*arguments.positional, **arguments.keyword)
             outputs = list(tensors_in(self._returned))
         self._outputs = len(outputs)
         return [*outputs, *(tensor for _, tensor in self.modules.returned)]

@@ -62,7 +62,8 @@ def _copied(  # noqa: PLR0911 (one a kind of object)
     if kind is dict or kind is OrderedDict:
         memo[id(value)] = result = kind()
         for key, item in value.items():
-            result[_copied(key, memo)] = _copied(item, memo)
+            copied = item if type(item) in _IMMUTABLE else _copied(item, memo)
+            result[key if type(key) in _IMMUTABLE else _copied(key, memo)] = copied
         return result
     if kind is set and all(type(item) in _IMMUTABLE for item in value):
         memo[id(value)] = result = set(value)
@@ -118,7 +119,12 @@ def own_tensors(model: nn.Module, values: Mapping[str, Tensor]) -> None:
         if isinstance(tensor, nn.Parameter):
             value = nn.Parameter(value.detach(), requires_grad=tensor.requires_grad)
         fresh[id(tensor)] = value
-    for module in model.modules():
+    exchange_tensors(model, fresh)
+
+
+def exchange_tensors(model: nn.Module, fresh: Mapping[int, Tensor]) -> None:
+    """Replace a structural clone's parameters and buffers by tensors of any kind, given by the ids of the old ones."""
+    for module in modules_by_path(model).values():
         for held in (module._parameters, module._buffers):
             for name, tensor in held.items():
                 if tensor is not None:

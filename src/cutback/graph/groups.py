@@ -1,13 +1,13 @@
 """From united labels to units and groups: which slices go together, and what keeps the rest."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import fx, nn
 
-from cutback.graph.balance import nontrivial, systems
+from cutback.graph.balance import distinct, nontrivial, systems
 from cutback.graph.call import Assumption, Balance
 from cutback.graph.capture import Capture
 from cutback.graph.clone import parameters_by_name
@@ -16,7 +16,7 @@ from cutback.graph.equal import EqualWidths, equal_parts
 from cutback.graph.graph import Coupling, Graph, Group, KeptLayer, Slot, SlotUnits, layer_of
 from cutback.graph.inputs import Inputs
 from cutback.graph.interpret import label
-from cutback.graph.labels import NONE, Boundary, LabelStore, compact, varying_dimensions
+from cutback.graph.labels import NONE, Boundary, LabelStore, compact, unlike_previous, varying_dimensions
 from cutback.graph.states import StateLabels
 from cutback.graph.wording import worded
 
@@ -60,8 +60,11 @@ def couple(
     asked = [balance for labelling in labelled for trail in labelling.trails for balance in trail.balanced]
     asked += [Balance(parts, moves=True) for parts in equal_parts(equal, captures, labelled, states)]
     balances = [(balance, blocks) for balance in asked if (blocks := nontrivial(balance.parts, components)) is not None]
-    linked = {component for _, blocks in balances for part in blocks for component in part.tolist()}
-    groups, group_of, unit_of = _groups(slots, kept, linked, int(components.max()) + 1)
+    linked = np.zeros(int(components.max()) + 1, dtype=bool)
+    for _, blocks in balances:
+        linked[np.concatenate(blocks)] = True
+    groups, group_of, unit_of = _groups(slots, kept, linked)
+    distinct_balances = distinct(blocks for _, blocks in balances)
     owner = SlotUnits(group_of, unit_of)
     used = {name for made in captures for node, name in zip(made.nodes, made.states, strict=False) if node.users}
     assumptions = [
@@ -78,14 +81,14 @@ def couple(
         model=model,
         inputs=inputs,
         captures=tuple(captures),
-        groups=worded(groups, (blocks for _, blocks in balances), group_of),
+        groups=worded(groups, distinct_balances, group_of),
         slots={slot: owner.of(vector) for slot, vector in slots.items()},
         systems=systems(
-            (blocks for _, blocks in balances),
+            distinct_balances,
             group_of,
             unit_of,
             [group.units for group in groups],
-            (frozenset(np.unique(of).tolist()) for vector in slots.values() if (of := group_of[vector]).min() >= 0),
+            _layers(slots, group_of),
         ),
         kept=_kept_layers(slots, kept, group_of),
         boundaries=_boundaries(store, components, slots),
@@ -124,6 +127,16 @@ def slots_of(states: StateLabels, components: NDArray[np.int64]) -> tuple[dict[S
     return slots, scattered
 
 
+def _layers(slots: Mapping[Slot, NDArray[np.int64]], group_of: NDArray[np.int64]) -> Iterator[frozenset[int]]:
+    """Yield for each slot none of whose slices stays anyway the groups they are of."""
+    for vector in slots.values():
+        groups = group_of[vector]
+        if (groups == groups[0]).all():
+            groups = groups[:1]
+        if groups.min() != _UNASSIGNED:
+            yield frozenset(np.unique(groups).tolist())
+
+
 def _kept_components(store: LabelStore, components: NDArray[np.int64], scattered: set[int]) -> dict[int, Boundary]:
     """Return the first reason that keeps each kept component."""
     kept = {int(components[NONE]): Boundary("constant", "", "a constant")}
@@ -136,75 +149,59 @@ def _kept_components(store: LabelStore, components: NDArray[np.int64], scattered
 
 
 def _groups(
-    slots: Mapping[Slot, NDArray[np.int64]], kept: Mapping[int, Boundary], linked: Collection[int], total: int
+    slots: Mapping[Slot, NDArray[np.int64]], kept: Mapping[int, Boundary], linked: NDArray[np.bool_]
 ) -> tuple[tuple[Group, ...], NDArray[np.int64], NDArray[np.int64]]:
     """Gather components of one footprint; return the groups, and group and unit of each component (or -1).
 
     A lone unit makes no group, unless it is linked to others by a balance: one channel stays everywhere.
+
+    Args:
+        slots: the component of each slice of each slot.
+        kept: what keeps the components that stay.
+        linked: whether each component lies in a balance.
     """
-    group_of = np.full(total, _UNASSIGNED)
-    unit_of = np.full(total, _UNASSIGNED)
+    group_of = np.full(len(linked), _UNASSIGNED)
+    unit_of = np.full(len(linked), _UNASSIGNED)
     order = list(slots)
     if not order:
         return (), group_of, unit_of
-    component = np.concatenate([slots[slot] for slot in order])
-    sizes = [len(slots[slot]) for slot in order]
-    slot_number = np.repeat(np.arange(len(order)), sizes)
-    pairs, first_seen, counts = np.unique(component * len(order) + slot_number, return_index=True, return_counts=True)
-    owners_of_pairs, numbers_of_pairs = np.divmod(pairs, len(order))
-    bounds = np.flatnonzero(np.diff(owners_of_pairs, prepend=-1))
-    # The slots of a component and how many slices it has of each, as bytes.
-    written = np.stack([numbers_of_pairs, counts], axis=1).tobytes()
-    width = len(written) // len(pairs)
-    footprints: dict[bytes, list[tuple[int, int]]] = {}
-    ends = [*(bounds[1:] * width).tolist(), len(written)]
-    runs = zip(
-        (bounds * width).tolist(), ends, owners_of_pairs[bounds].tolist(), first_seen[bounds].tolist(), strict=True
-    )
-    for start, end, owner, seen in runs:
-        if owner not in kept:
-            footprints.setdefault(written[start:end], []).append((seen, owner))
-    found: list[tuple[list[int], NDArray[np.int64]]] = []
-    for key, owners in sorted(footprints.items(), key=lambda item: min(item[1])):
-        if len(owners) < 2 and owners[0][1] not in linked:
-            continue
-        units = [owner for _, owner in sorted(owners)]
-        group_of[units] = len(found)
-        unit_of[units] = np.arange(len(units))
-        found.append((units, np.frombuffer(key, dtype=np.int64)[::2]))
-    positions = _positions(group_of[component], unit_of[component], slot_number, sizes)
+    component = np.concatenate(list(slots.values()))
+    sizes = [len(vector) for vector in slots.values()]
+    # All slices, those of one component together, in the order of the slots.
+    slices = np.argsort(component, kind="stable")
+    slot_of = np.repeat(np.arange(len(order)), sizes)[slices]
+    index = np.concatenate([np.arange(size) for size in sizes])[slices]
+    starts = np.flatnonzero(np.diff(component[slices], prepend=-1))
+    lengths = np.diff(starts, append=len(slices))
+    owners, seen = component[slices[starts]], slices[starts]
+    stays = np.zeros(len(linked), dtype=bool)
+    stays[list(kept)] = True
+    changes = unlike_previous(lengths, slot_of)
+    changes[1:] |= np.diff(stays[owners])
+    first = np.flatnonzero(changes)
+    footprints: dict[bytes, list[NDArray[np.int64]]] = {}
+    for begin, end in zip(first.tolist(), [*first[1:].tolist(), len(owners)], strict=True):
+        if not stays[owners[begin]]:
+            key = slot_of[starts[begin] : starts[begin] + lengths[begin]].tobytes()
+            footprints.setdefault(key, []).append(np.arange(begin, end))
     groups: list[Group] = []
     names: dict[str, int] = {}
-    for number, (units, members) in enumerate(found):
-        name = _name([order[member] for member in members])
+    gathered = (np.concatenate(runs) for runs in footprints.values())
+    for members in sorted((m[np.argsort(seen[m])] for m in gathered), key=lambda members: seen[members[0]]):
+        units = owners[members]
+        if len(units) < 2 and not linked[units[0]]:
+            continue
+        group_of[units], unit_of[units] = len(groups), np.arange(len(units))
+        start, length = starts[members[0]], lengths[members[0]]
+        table = index[starts[members][:, None] + np.arange(length)]
+        cuts = np.flatnonzero(np.diff(slot_of[start : start + length], prepend=-1)).tolist()
+        of = [order[number] for number in slot_of[start + np.array(cuts)].tolist()]
+        ends = [*cuts[1:], length]
+        indices = {slot: table[:, cut:end] for slot, cut, end in zip(of, cuts, ends, strict=True)}
+        name = _name(of)
         names[name] = names.get(name, 0) + 1
-        indices = {order[member]: positions[number, member].reshape(len(units), -1) for member in members.tolist()}
         groups.append(Group(name if names[name] == 1 else f"{name}#{names[name]}", len(units), indices))
     return tuple(groups), group_of, unit_of
-
-
-def _positions(
-    group: NDArray[np.int64], unit: NDArray[np.int64], slot: NDArray[np.int64], sizes: Sequence[int]
-) -> dict[tuple[int, int], NDArray[np.int64]]:
-    """Return the indices that belong to each group in each slot, ordered by unit, by the numbers of group and slot.
-
-    Args:
-        group: the group of each slice, slot by slot, or -1; shape ``(slices,)``.
-        unit: its unit in the group.
-        slot: the number of its slot.
-        sizes: how many slices each slot has.
-    """
-    starts = np.cumsum([0, *sizes[:-1]])
-    inside = np.flatnonzero(group != _UNASSIGNED)
-    if not len(inside):
-        return {}
-    pair = group[inside] * len(sizes) + slot[inside]
-    order = np.argsort(pair * (int(unit.max(initial=0)) + 1) + unit[inside], kind="stable")
-    pair, inside = pair[order], inside[order]
-    index = inside - starts[slot[inside]]
-    first = np.flatnonzero(np.diff(pair, prepend=-1))
-    keys = [divmod(number, len(sizes)) for number in pair[first].tolist()]
-    return dict(zip(keys, np.split(index, first[1:]), strict=True))
 
 
 def _name(members: Sequence[Slot]) -> str:
@@ -222,8 +219,10 @@ def _kept_layers(
     """Say of each producing layer how many of its channels stay whatever the plan, and why."""
     found: list[KeptLayer] = []
     for slot, vector in slots.items():
+        if slot.role not in ("filter", "depthwise"):
+            continue
         stay = vector[group_of[vector] == _UNASSIGNED]
-        if slot.role in ("filter", "depthwise") and len(stay):
+        if len(stay):
             reasons = dict.fromkeys(kept[int(c)] for c in np.unique(stay) if int(c) in kept)
             lone = Boundary("group", "", "its only unit; one channel stays everywhere")
             found.append(

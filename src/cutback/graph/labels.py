@@ -113,3 +113,17 @@ def spread(vector: Tensor, dimension: int, shape: torch.Size) -> Tensor:
     sizes = [1] * len(shape)
     sizes[dimension] = len(vector)
     return vector.view(sizes).expand(shape)
+
+
+def unlike_previous(lengths: NDArray[np.int64], entries: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which of several lists differ from the one before; the first does.
+
+    Args:
+        lengths: the length of each list.
+        entries: the entries of all lists, one list after the other.
+    """
+    unlike = np.diff(lengths, prepend=-1) != 0
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    before = np.maximum(np.arange(len(entries)) - lengths[owner], 0)
+    unlike[owner[entries != entries[before]]] = True
+    return unlike

@@ -5,7 +5,7 @@ So each number in a call is known to be an attribute, a size, a formula of these
 """
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,6 +144,20 @@ def plain(value: Any) -> Any:  # noqa: ANN401
     return value
 
 
+def _holds_known(values: Iterable[object]) -> bool:
+    """Say whether a number of known origin is among arguments, nests included."""
+    for value in values:
+        kind = type(value)
+        if kind is KnownInt or kind is KnownFloat:
+            return True
+        if isinstance(value, tuple | list):
+            if _holds_known(value):
+                return True
+        elif kind is slice and _holds_known((value.start, value.stop, value.step)):  # type: ignore[attr-defined]
+            return True
+    return False
+
+
 def _numbers(value: object) -> Iterator[tuple[int | float, Origin | None]]:
     """Yield the numbers in an argument, nests flattened."""
     if isinstance(value, _Known):
@@ -157,15 +171,32 @@ def _numbers(value: object) -> Iterator[tuple[int | float, Origin | None]]:
             yield from _numbers(item)
 
 
+Function = Callable[..., object]
+Adapted = Callable[
+    [Function, tuple[object, ...], dict[str, object]], tuple[Function, tuple[object, ...], dict[str, object]]
+]
+"""Returns function, positional and keyword arguments of the call to make instead."""
+
+
+def _as_it_is(
+    func: Function, args: tuple[object, ...], kwargs: dict[str, object]
+) -> tuple[Function, tuple[object, ...], dict[str, object]]:
+    return func, args, kwargs
+
+
 class OriginRecorder(TorchFunctionMode):
     """Notes on each recorded call where its numbers come from.
 
     Attributes:
         compared: what was compared with what while the model ran.
+
+    Args:
+        adapted: changes each call before it is made, which spares torch a mode of its own for that.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, adapted: Adapted = _as_it_is) -> None:
         super().__init__()
+        self._adapted = adapted
         self.compared: list[tuple[Origin, Origin | int | float]] = []
         self._given: Given | None = None
 
@@ -218,15 +249,17 @@ class OriginRecorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if func == _SHAPE or func is _SIZE:
             return self._sized(func(*plain(args), **{n: plain(v) for n, v in kwargs.items()}), args, kwargs)
-        given = Given(tuple(_numbers(args)), {name: tuple(_numbers(value)) for name, value in kwargs.items()})
-        if all(origin is None for _, origin in given.all):
+        if not (_holds_known(args) or (kwargs and _holds_known(tuple(kwargs.values())))):
+            func, args, kwargs = self._adapted(func, args, kwargs)
             return func(*args, **kwargs)
+        given = Given(tuple(_numbers(args)), {name: tuple(_numbers(value)) for name, value in kwargs.items()})
+        func, args, kwargs = self._adapted(func, plain(args), {name: plain(value) for name, value in kwargs.items()})
         tracer = getattr(get_proxy_mode(), "tracer", None)
         nodes = tracer.graph.nodes if tracer is not None else ()
         last = next(iter(reversed(nodes)), None)
         self._given = given
         try:
-            result = func(*plain(args), **{name: plain(value) for name, value in kwargs.items()})
+            result = func(*args, **kwargs)
         finally:
             self._given = None
         for node in reversed(nodes):

@@ -144,7 +144,7 @@ def _kind(func: OpOverload) -> _Kind:
     name = func.overloadpacket.__name__
     schema = func._schema
     return _Kind(
-        name,
+        fx.Graph()._target_to_str(name),  # noqa: SLF001 (once for each operator, not at each call)
         any(argument.name == "device" for argument in schema.arguments),
         schema.is_mutable,
         torch.Tag.dynamic_output_shape in func.tags,
@@ -185,7 +185,9 @@ class _Recorder(ProxyTorchDispatchMode):
 
     def placeholder(self, number: int, tensor: Tensor) -> Traced:
         """Return what stands for a given tensor."""
-        return self._traced(_shadow_of(tensor), self.graph.placeholder(f"arg{number}_1"), tensor.requires_grad)
+        name = f"arg{number}_1"
+        node = self.graph.create_node("placeholder", name, name=name)
+        return self._traced(_shadow_of(tensor), node, tensor.requires_grad)
 
     def node_of(self, tensor: Tensor) -> fx.Node:
         """Return the node that gave a tensor its present content."""
@@ -195,8 +197,10 @@ class _Recorder(ProxyTorchDispatchMode):
         self, func: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object], name: str
     ) -> fx.Node:
         """Add a call to the graph."""
-        graph = self.graph
-        node = graph.create_node("call_function", func, args, kwargs, name=graph._target_to_str(name))  # type: ignore[arg-type]  # noqa: SLF001
+        node = self.graph.create_node("call_function", func, name=name)
+        node.args = args  # type: ignore[assignment] (here and not above, where fx looks for symbolic sizes in them)
+        if kwargs:
+            node.kwargs = kwargs  # type: ignore[assignment]
         self._annotate(node)
         return node
 
@@ -276,7 +280,8 @@ class _Recorder(ProxyTorchDispatchMode):
             kind = "param" if isinstance(tensor, nn.Parameter) else "tensor"
             name = f"_{kind}_constant{sum(kind in name for name in self.constants)}"
             self.constants[name] = tensor  # which also keeps it alive, so that its id stays its own
-            self._known[id(tensor)] = name, _shadow_of(tensor)
+            with no_python_dispatcher():
+                self._known[id(tensor)] = name, _shadow_of(tensor)
         name, shadow = self._known[id(tensor)]
         node = self.graph.create_node("get_attr", name, (), {})
         node.meta["val"] = shadow
@@ -364,8 +369,7 @@ def _shadow_of(tensor: Tensor) -> Tensor:
     odd = tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_neg() or without_values(tensor)
     if type(tensor) not in _PLAIN or odd:
         raise Unrecordable(f"a tensor is a {type(tensor).__name__} of layout {tensor.layout}")
-    with no_python_dispatcher():
-        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=_META)
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=_META)
 
 
 def without_values(tensor: Tensor) -> bool:

@@ -23,10 +23,10 @@ def worded(
         group_of: the group of each component, or -1.
     """
     phrases: list[dict[str, None]] = [{} for _ in groups]
-    distinct = {b"|".join(part.tobytes() for part in parts): parts for parts in balances}
-    for parts in distinct.values():
-        counts = [np.bincount(of[of != _UNASSIGNED], minlength=len(groups)) for of in map(group_of.__getitem__, parts)]
-        table = np.stack(counts)  # blocks x groups
+    for parts in balances:
+        owner, block = group_of[np.concatenate(parts)], np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+        place = (block * len(groups) + owner)[owner != _UNASSIGNED]
+        table = np.bincount(place, minlength=len(parts) * len(groups)).reshape(len(parts), len(groups))
         inside = np.flatnonzero(table.any(axis=0)).tolist()
         for number in inside:
             sizes = [size for size in table[:, number].tolist() if size]
