@@ -146,6 +146,7 @@ class Call:
         assumptions: receives sizes that must follow a cut.
         literal: why sizes of this call are known to be fixed; empty where they are not.
         decided: what was found out of the same call before, where it is to be taken for found again.
+        earlier: what the rules did at the calls before this one.
     """
 
     node: fx.Node
@@ -158,6 +159,7 @@ class Call:
     assumptions: list[Assumption]
     literal: str = ""
     decided: Iterator[object] = field(default_factory=lambda: iter(()))
+    earlier: Sequence[Trail] = ()
 
     @property
     def whole_blocks(self) -> bool:

@@ -79,7 +79,7 @@ def label(
 
     def apply(node: fx.Node, arguments: dict[str, object], value: object) -> Labels:
         call = Call(node, operator_of(node), arguments, value, store, states, Trail(node in whole), found.assumptions)
-        call.decided = iter(decided.get(node, ()))
+        call.decided, call.earlier = iter(decided.get(node, ())), found.trails
         found.trails.append(call.trail)
         result = _label_call(call, refused.get(node))
         call.trail.results = labels_in(result)

@@ -1,5 +1,7 @@
 """Which parameters receive a gradient."""
 
+import dataclasses
+
 import torch
 from torch import Tensor
 
@@ -22,6 +24,12 @@ def gradients_of(run: Run) -> set[str]:
         return set()
     torch.stack([output.sum() for output in outputs]).sum().backward()  # not grad(): checkpoints refuse that
     return {name for name, tensor in leaves.items() if tensor.grad is not None}
+
+
+def released(run: Run) -> Run:
+    """Return a run without its states and its autograd graph, which holds them too; what that ends in is noted."""
+    tensors = [tensor.detach() for tensor in run.tensors]
+    return dataclasses.replace(run, tensors=tensors, leaves={}, reached=frozenset(reachable(run)))
 
 
 def reachable(run: Run) -> set[str]:

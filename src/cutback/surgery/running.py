@@ -23,13 +23,15 @@ class Run:
         paths: the module that returned each tensor; empty for the model's outputs, which come first.
         tensors: the model's outputs, then every module's in the order they finished.
         outputs: how many of them are the model's outputs.
-        leaves: the states it ran on.
+        leaves: the states it ran on; empty where they are no longer needed.
+        reached: the parameters its outputs' autograd graph ends in, where somebody will ask.
     """
 
     paths: Sequence[str]
     tensors: Sequence[Tensor]
     outputs: int
     leaves: Mapping[str, Tensor]
+    reached: frozenset[str] = frozenset()
 
 
 class Runner:

@@ -15,22 +15,25 @@ from cutback.graph.labels import core
 from cutback.graph.replay import KeptLabels
 
 
-def silenced_states(graph: Graph, states: Mapping[str, Tensor], kept: list[NDArray[np.bool_]]) -> dict[str, Tensor]:
-    """Return states with the columns that consume removed channels set to zero; the others are the same tensors."""
-    result = dict(states)
-    for slot, removed in _consumers(graph, states, kept):
+def silenced_states(
+    graph: Graph,
+    states: Mapping[str, Tensor],
+    kept: list[NDArray[np.bool_]],
+    cast: Callable[[Tensor], Tensor] = Tensor.detach,
+) -> dict[str, Tensor]:
+    """Return states, cast, with the columns that consume removed channels set to zero; the others keep their memory."""
+    result = {name: cast(tensor) for name, tensor in states.items()}
+    for slot, removed in _consumers(graph, result, kept):
         result[slot.state] = result[slot.state].masked_fill(removed, 0)
     return result
 
 
-def restored_states(
-    graph: Graph, silenced: Mapping[str, Tensor], states: Mapping[str, Tensor], kept: list[NDArray[np.bool_]]
-) -> dict[str, Tensor]:
-    """Return silenced states, which may have been changed since, with the columns from before in their places."""
-    result = dict(silenced)
-    for slot, removed in _consumers(graph, states, kept):
-        result[slot.state] = torch.where(removed, states[slot.state], result[slot.state])
-    return result
+def restore_states_(
+    graph: Graph, silenced: dict[str, Tensor], states: Mapping[str, Tensor], kept: list[NDArray[np.bool_]]
+) -> None:
+    """Put back the columns from before into silenced states, which may have been changed since."""
+    for slot, removed in _consumers(graph, silenced, kept):
+        silenced[slot.state] = torch.where(removed, states[slot.state], silenced[slot.state])
 
 
 def _consumers(

@@ -1,6 +1,6 @@
 """Taking what a plan keeps out of tensors, and multiplying what makes up for a width."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -65,8 +65,10 @@ def multiplied(tensor: Tensor, scales: Sequence[Scaled], *, inverse: bool = Fals
     return tensor
 
 
-def cut_states(states: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
-    """Return detached states with the plan's slices multiplied and taken; what is not cut is the same tensor.
+def cut_states(
+    states: Mapping[str, Tensor], plan: Plan, cast: Callable[[Tensor], Tensor] = Tensor.detach
+) -> dict[str, Tensor]:
+    """Return detached states, cast, with the plan's slices multiplied and taken; what is not cut keeps its memory.
 
     Raises:
         ArchitectureMismatch: a state the plan cuts does not exist or has another size.
@@ -77,7 +79,7 @@ def cut_states(states: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
     for name, scales in plan.scales.items():
         check_scales(states, name, scales)
     return {
-        name: sliced(multiplied(tensor.detach(), plan.scales.get(name, ())), plan.slices.get(name, {}))
+        name: sliced(multiplied(cast(tensor.detach()), plan.scales.get(name, ())), plan.slices.get(name, {}))
         for name, tensor in states.items()
     }
 

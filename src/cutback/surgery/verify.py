@@ -1,8 +1,10 @@
 """The proof of a cut: the pruned model computes what the original computes with the removed channels silenced."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from traceback import clear_frames
 
 import numpy as np
 import torch
@@ -22,9 +24,9 @@ from cutback.planning.slices import planned_masks, planned_orders
 from cutback.surgery.comparing import kept_part, places_of, relative_error
 from cutback.surgery.conditioning import Awakening, well_conditioned
 from cutback.surgery.factors import multiplied_results
-from cutback.surgery.gradients import gradients_of, reachable
+from cutback.surgery.gradients import gradients_of, released
 from cutback.surgery.running import Run, Runner, double, exact, redrawn, redrawn_in_range, single
-from cutback.surgery.silenced import mixes, restored_states, run_silenced, silenced_states
+from cutback.surgery.silenced import mixes, restore_states_, run_silenced, silenced_states
 from cutback.surgery.slices import cut_states
 
 _SINGLE = 1e-5
@@ -90,7 +92,7 @@ def prove(graph: Graph, plan: Plan) -> Proof:
     devices = [tensor.device for tensor in states.values()]
     proofs: list[Proof] = []
     with random_state_kept(), exact(devices), torch.inference_mode(mode=False), torch.enable_grad():
-        random = well_conditioned(graph, states, generator)
+        random = partial(well_conditioned, graph, states, generator)  # drawn when needed: they are a model's size
         for number, recorded in enumerate(graph.captures):
             check = _Check(graph, plan, number, kept, narrow[number] if narrow else None)
             own = recorded.inputs.map(lambda tensor: single(ordinary(tensor)))
@@ -130,6 +132,7 @@ class _Check:
         self._dense = Runner(graph.model, training=recorded.training)
         self._pruned = Runner(graph.model, training=recorded.training, changes=changes)
         self._double: Capture | None = None
+        self._cast: Callable[[Tensor], Tensor] = Tensor.detach
         states = state_tensors(graph.model)
         if any(single(tensor) is not tensor for tensor in states.values()):  # half precision is proven in float32
             states = {name: single(ordinary(tensor)) for name, tensor in states.items()}
@@ -141,12 +144,15 @@ class _Check:
         reference = self._reference(states, inputs, gradients=True)
         return self._settled(reference, states, inputs, gradients=True)
 
-    def on_random_values(self, states: Mapping[str, Tensor], examples: Inputs, generator: torch.Generator) -> Proof:
+    def on_random_values(
+        self, draw: Callable[[], dict[str, Tensor]], examples: Inputs, generator: torch.Generator
+    ) -> Proof:
         """Compare on well-conditioned values and fresh inputs, normal ones or, should those give NaN, in range."""
-        reference, awake, inputs = self._awakened(states, examples.map(lambda tensor: redrawn(tensor, generator)))
+        reference, awake, inputs = self._awakened(draw(), examples.map(lambda tensor: redrawn(tensor, generator)))
         if any(bool(tensor.isnan().any()) for tensor in reference.tensors if tensor.is_floating_point()):
+            del reference, awake
             inputs = examples.map(lambda tensor: redrawn_in_range(tensor, generator))
-            reference, awake, inputs = self._awakened(states, inputs)
+            reference, awake, inputs = self._awakened(draw(), inputs)
         return self._settled(reference, awake, inputs, gradients=False)
 
     def _settled(self, reference: Run, states: Mapping[str, Tensor], inputs: Inputs, *, gradients: bool) -> Proof:
@@ -154,22 +160,27 @@ class _Check:
         try:
             return self._compare(reference, states, inputs, _SINGLE, gradients=gradients)
         except NotEquivalent as first:
+            clear_frames(first.__traceback__)  # they hold a model each
             try:
                 return self._in_double(states, inputs, gradients=gradients)
             except CutbackError as second:
+                clear_frames(second.__traceback__)
                 self._check_graph_is_the_model(states, inputs)
                 raise (second if isinstance(second, NotEquivalent) else first) from None
 
     def _in_double(self, states: Mapping[str, Tensor], inputs: Inputs, *, gradients: bool) -> Proof:
         """Compare in float64, with a capture in float64: what code creates has the type of what it computes with."""
-        precise, before = {name: double(tensor) for name, tensor in states.items()}, self.recorded
-        self._double = self._double or self._captured(precise, self.recorded.inputs.map(double))
-        self.recorded, inputs = self._double, inputs.map(double)
+        if self._double is None:
+            precise = {name: double(tensor) for name, tensor in states.items()}
+            self._double = self._captured(precise, self.recorded.inputs.map(double))
+            del precise
+        before = self.recorded, self._cast
+        self.recorded, self._cast, inputs = self._double, double, inputs.map(double)
         try:
-            reference = self._reference(precise, inputs, gradients=gradients, graph=not gradients)
-            proof = self._compare(reference, precise, inputs, _DOUBLE, gradients=gradients)
+            reference = self._reference(states, inputs, gradients=gradients, graph=not gradients)
+            proof = self._compare(reference, states, inputs, _DOUBLE, gradients=gradients)
         finally:
-            self.recorded = before
+            self.recorded, self._cast = before
         return Proof(proof.error, double=True, comparisons=proof.comparisons)
 
     def _captured(self, states: Mapping[str, Tensor], inputs: Inputs) -> Capture:
@@ -180,7 +191,12 @@ class _Check:
 
     def _reference(self, states: Mapping[str, Tensor], inputs: Inputs, *, gradients: bool, graph: bool = False) -> Run:
         """Run the original with the removed channels silenced: its own forward, or its captured graph."""
-        silenced = self._leaves(silenced_states(self._graph, states, self._kept), gradients=gradients)
+        return released(self._original(states, inputs, gradients=gradients, graph=graph))
+
+    def _original(self, states: Mapping[str, Tensor], inputs: Inputs, *, gradients: bool, graph: bool = False) -> Run:
+        """Run as ``_reference`` does and keep what a backward pass needs."""
+        silenced = silenced_states(self._graph, states, self._kept, self._cast)
+        silenced = self._leaves(silenced, gradients=gradients)
         with self._explained(states, inputs), torch.set_grad_enabled(gradients):
             torch.manual_seed(_SEED)
             if not (graph or mixes(self._trails)):
@@ -190,17 +206,22 @@ class _Check:
     def _awakened(self, states: Mapping[str, Tensor], inputs: Inputs) -> tuple[Run, dict[str, Tensor], Inputs]:
         """Run the captured graph with the removed channels silenced, its other channels kept alive by changed states.
 
+        Args:
+            states: drawn for this run, which changes them.
+            inputs: the inputs.
+
         Returns:
             The run, and the states and inputs it is a run of.
         """
-        fresh = {name: tensor.detach().clone() for name, tensor in states.items()}
-        silenced = silenced_states(self._graph, fresh, self._kept)
+        silenced = silenced_states(self._graph, states, self._kept)
         leaves = self._leaves(silenced, gradients=False)  # the parameters among them are those of ``silenced``
         with self._explained(states, inputs), torch.no_grad():
             torch.manual_seed(_SEED)
             awaken = Awakening(self.recorded, self._parameters)
             tensors = run_silenced(self.recorded, self._trails, self._labels, leaves, inputs, awaken)
-        return self._of_graph(tensors, leaves), restored_states(self._graph, silenced, fresh, self._kept), inputs
+        del leaves
+        restore_states_(self._graph, silenced, states, self._kept)
+        return self._of_graph(tensors, {}), silenced, inputs
 
     def _of_graph(self, tensors: Sequence[Tensor], leaves: Mapping[str, Tensor]) -> Run:
         """Describe a run of the captured graph."""
@@ -210,7 +231,7 @@ class _Check:
         self, reference: Run, states: Mapping[str, Tensor], inputs: Inputs, tolerance: float, *, gradients: bool
     ) -> Proof:
         """Run the pruned model and compare it with the reference."""
-        cut = self._leaves(cut_states(states, self._plan), gradients=gradients)
+        cut = self._leaves(cut_states(states, self._plan, self._cast), gradients=gradients)
         try:
             with torch.set_grad_enabled(gradients):
                 torch.manual_seed(_SEED)
@@ -224,7 +245,7 @@ class _Check:
             ) from error
         errors = self._errors(reference, pruned, tolerance)
         if gradients:
-            self._same_gradients(reference, pruned)
+            self._same_gradients(reference, pruned, partial(self._original, states, inputs, gradients=True))
         return Proof(max(errors, default=0.0), double=False, comparisons=len(errors))
 
     @contextmanager
@@ -243,6 +264,7 @@ class _Check:
             DataDependentControlFlow: it does not.
         """
         try:
+            states = {name: self._cast(tensor) for name, tensor in states.items()}
             with torch.no_grad():
                 torch.manual_seed(_SEED)
                 own = self._dense(self._leaves(states, gradients=False), inputs)
@@ -317,19 +339,25 @@ class _Check:
             result = torch.where(shown.to(result.device), result * factor, result)
         return result
 
-    def _same_gradients(self, reference: Run, pruned: Run) -> None:
-        """Check that the same parameters receive a gradient; a model that cannot be differentiated has none."""
+    def _same_gradients(self, reference: Run, pruned: Run, again: Callable[[], Run]) -> None:
+        """Check that the same parameters receive a gradient; a model that cannot be differentiated has none.
+
+        Args:
+            reference: a run of the original whose autograd graph is gone.
+            pruned: a run of the pruned model.
+            again: repeats the run of the original, for the rare case that it has to be differentiated.
+        """
         try:
             found = gradients_of(pruned)
         except RuntimeError:
             try:
-                gradients_of(reference)
+                gradients_of(again())
             except RuntimeError:
                 return
             raise
-        if found == reachable(reference):
+        if found == reference.reached:
             return
-        odd = sorted(found ^ gradients_of(reference))
+        odd = sorted(found ^ gradients_of(again()))
         if odd:
             raise NotEquivalent(
                 f"in {self._where} gradients reach other parameters than before the cut: {', '.join(odd[:3])}; "

@@ -32,22 +32,31 @@ class Fused(nn.Module):
         dim = HEADS * WIDTH
         self.how, self.num_heads, self.head_dim, self.scale = how, HEADS, WIDTH, WIDTH**-0.5
         self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.logit_scale = nn.Parameter(torch.full((HEADS, 1, 1), 2.0)) if how.startswith("cosine") else None
 
     def forward(self, x):
         b, n, c = x.shape
         if self.how == "channel sizes":
             qkv = self.qkv(x).reshape(b, n, 3, self.num_heads, c // self.num_heads)
-        elif self.how == "free":
+        elif self.how in ("free", "cosine", "cosine, spelled out"):
             qkv = self.qkv(x).reshape(b, n, 3, self.num_heads, -1)
         else:
             qkv = self.qkv(x).reshape(b, n, 3, self.num_heads, self.head_dim)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         if self.how == "functional":
             y = F.scaled_dot_product_attention(q, k, v)
+        elif self.logit_scale is not None:
+            q, k = self.normalized(q), self.normalized(k)
+            y = ((q @ k.transpose(-2, -1)) * self.logit_scale.clamp(max=4.6).exp()).softmax(dim=-1) @ v
         else:
             y = ((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1) @ v
         y = y.transpose(1, 2)
         return self.proj(y.reshape(b, n, c) if self.how == "channel sizes" else y.flatten(2))
+
+    def normalized(self, x):
+        if self.how == "cosine":
+            return F.normalize(x, dim=-1)
+        return x * (x * x).sum(-1, keepdim=True).clamp_min(1e-6).rsqrt()
 
 
 class Separate(nn.Module):
@@ -81,6 +90,8 @@ MIXERS = {
     "fused, free": lambda: Fused("free"),
     "fused, outer sizes": lambda: Fused("channel sizes"),
     "fused, functional": lambda: Fused("functional"),
+    "cosine": lambda: Fused("cosine"),
+    "cosine, spelled out": lambda: Fused("cosine, spelled out"),
     "separate": lambda: Separate(scaled=False),
     "separate, scaled": lambda: Separate(scaled=True),
     "module": lambda: Module(weights=False),
@@ -92,6 +103,8 @@ MIXERS = {
 @block("attention, fused, free", "attention, fused", how="fused, free", inner=("qkv",))
 @block("attention, fused, outer sizes", "attention, fused", how="fused, outer sizes", inner=("qkv",))
 @block("attention, fused, functional", "attention, functional", how="fused, functional", inner=("qkv",))
+@block("attention, cosine", "attention, fused", how="cosine", inner=("qkv",))
+@block("attention, cosine, spelled out", "attention, fused", how="cosine, spelled out", inner=("qkv",))
 @block("attention, separate", "attention, functional", how="separate", inner=("q", "k", "v"))
 @block("attention, separate, scaled", "attention, functional", how="separate, scaled", inner=("q", "k", "v"))
 @block("attention, module", "attention, module", how="module", inner=())

@@ -38,6 +38,15 @@ def implicit_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v)
 
 
+def cosine_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return (F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT * 10).softmax(-1) @ v
+
+
+def euclidean_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    far = (q * q).sum(-1)[..., None] + (k * k).sum(-1)[..., None, :] - 2 * (q @ k.mT)
+    return (-far).softmax(-1) @ v
+
+
 PRODUCTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "matmul": matmul_attention,
     "bmm": bmm_attention,
@@ -45,6 +54,8 @@ PRODUCTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "powered": powered_attention,
     "scaled": scaled_attention,
     "implicit": implicit_attention,
+    "cosine": cosine_attention,
+    "euclidean": euclidean_attention,
 }
 
 

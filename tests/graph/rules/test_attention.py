@@ -26,7 +26,9 @@ from tests.graph.rules.attention_networks import (
     JoinedBias,
     SplitAttention,
     Transformer,
+    cosine_attention,
     implicit_attention,
+    matmul_attention,
 )
 
 
@@ -72,6 +74,23 @@ def test_separate_projections_couple_query_and_key_but_not_the_value() -> None:
     groups = {layer: group.name for group in graph.groups for layer in group.layers}
     assert groups["attentions.0.q"] == groups["attentions.0.k"] != groups["attentions.0.v"]
     assert_shrinks(graph, "attentions.0.q")
+
+
+def query_units(graph: Graph) -> list[list[int]]:
+    """Return the rows of ``qkv`` that each unit of the query holds."""
+    slices = [(slot, rows) for group in graph.groups for slot, rows in group.slices.items()]
+    found = [rows.tolist() for slot, rows in slices if (slot.state, slot.dimension) == ("attentions.0.qkv.weight", 0)]
+    return [rows for units in found for rows in units if rows[0] < HEADS * WIDTH]
+
+
+def test_the_norm_of_a_head_leaves_its_channels_free_and_that_over_the_heads_does_not() -> None:
+    def over_heads(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return matmul_attention(q / q.norm(dim=1, keepdim=True), k, v)
+
+    size = HEADS * WIDTH
+    free = query_units(traced(FusedAttention(product=cosine_attention)))
+    assert free == [[row, size + row] for row in range(size)]  # a channel of the query and one of the key
+    assert query_units(traced(FusedAttention(product=over_heads))) == []
 
 
 def test_class_token_and_position_embedding_follow_the_embedding() -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cutback.graph.call import Call, Labels, Refused, rules
-from cutback.graph.labels import varies, varying_dimensions
+from cutback.graph.labels import core, varies, varying_dimensions
 from cutback.graph.rules.vectors import merged_over
 
 _REDUCTIONS = (
@@ -55,12 +55,39 @@ def _mixed(call: Call, name: str, labels: Tensor, mixed: list[int], *, restored:
     if not mixed:
         return labels
     others = [dimension for dimension in varying_dimensions(labels) if dimension not in mixed]
-    if call.decide(not others):
-        call.mix(name, labels, mixed, restored=restored)
+    alone = call.decide(not others)
+    if alone or call.decide(not restored and _ignores_zeros(call) and _over_blocks(call, labels, mixed)):
+        if alone:
+            call.mix(name, labels, mixed, restored=restored)
+        else:
+            call.silence(name, labels)
         if call.operator == "aten::sum":
             call.assume(labels, "adds up channels, whose number the model's code then uses as a literal")
         return torch.zeros((), dtype=torch.int64).expand(labels.shape)
     return merged_over(call, labels, mixed)
+
+
+def _ignores_zeros(call: Call) -> bool:
+    """Whether a reduction gives the same with zeros in the places of what is removed."""
+    if call.operator in ("aten::linalg_vector_norm", "aten::norm"):
+        order = call.arguments.get("ord", call.arguments.get("p"))
+        return order is None or (isinstance(order, int | float) and order > 0)
+    return call.operator == "aten::sum"
+
+
+def _over_blocks(call: Call, labels: Tensor, mixed: list[int]) -> bool:
+    """Whether what lies along some dimensions is, at each place of the others, one whole block of a balance.
+
+    Then those are the dimensions that shrink (the width of a head), and the others (the heads) keep their size.
+    """
+    table = core(labels).movedim(mixed, list(range(len(mixed)))).flatten(0, len(mixed) - 1).flatten(1)
+    rows = {tuple(sorted(row)) for row in table.T.tolist()}
+    balances = (balance for trail in call.earlier for balance in trail.balanced)
+    return any(
+        rows <= {tuple(sorted(part.tolist())) for part in balance.parts}
+        for balance in balances
+        if len(balance.parts[0]) == len(table)
+    )
 
 
 def _first(call: Call) -> tuple[str, Tensor]:
