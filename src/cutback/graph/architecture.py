@@ -47,13 +47,23 @@ def structure_hashes(model: nn.Module, changed: Mapping[str, Mapping[str, object
 
 
 def architecture_hash(structure: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Hash a structure together with the shapes of its parameters and buffers, by qualified name."""
+    """Hash a structure together with the shapes of its parameters and saved buffers, by qualified name."""
     lines = [structure, *(f"{name}:{list(shape)}" for name, shape in sorted(shapes.items()))]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def unsaved_buffers(model: nn.Module) -> set[str]:
+    """Return the names of the buffers that no state dict holds: constants, and caches that forward fills."""
+    return {
+        f"{path}.{name}" if path else name
+        for path, module in modules_by_path(model).items()
+        for name in module._non_persistent_buffers_set  # noqa: SLF001 (nothing public tells)
+    }
 
 
 def hash_of(model: nn.Module, states: Mapping[str, Tensor] | None = None) -> str:
     """Return the architecture hash of a model as it is; ``states`` are its parameters and buffers, if at hand."""
     states = state_tensors(model) if states is None else states
-    shapes = {name: tuple(tensor.shape) for name, tensor in states.items()}
+    passing = unsaved_buffers(model)
+    shapes = {name: tuple(tensor.shape) for name, tensor in states.items() if name not in passing}
     return architecture_hash(structure_hash(model), shapes)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cutback.errors import InvalidBudget, UnknownName
-from cutback.graph.architecture import architecture_hash, structure_hashes
+from cutback.graph.architecture import architecture_hash, structure_hashes, unsaved_buffers
 from cutback.graph.clone import state_tensors
 from cutback.graph.graph import Graph, Group
 from cutback.graph.second_pass import changed_attributes, narrowed_shapes
@@ -64,12 +64,14 @@ def plan_for(
     attributes: dict[str, dict[str, Width]] = {}
     for path, attribute, value in changed_attributes(graph, shapes, stays):
         attributes.setdefault(path, {})[attribute] = value
-    before = {name: tensor.shape for name, tensor in state_tensors(graph.model).items()}
+    passing = unsaved_buffers(graph.model)
+    before = {name: tensor.shape for name, tensor in state_tensors(graph.model).items() if name not in passing}
+    after = {name: shape for name, shape in shapes.items() if name in before}
     structure, structure_after = structure_hashes(graph.model, attributes)
     costs = {quantity: Cost(cost.dense(quantity), cost.of(quantity, counts)) for quantity in ("macs", "params")}
     return Plan(
         architecture=architecture_hash(structure, before),
-        result=architecture_hash(structure_after, shapes),
+        result=architecture_hash(structure_after, after),
         groups=planned,
         slices=kept_slices(graph, orders),
         attributes=attributes,

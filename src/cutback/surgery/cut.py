@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cutback.errors import ArchitectureMismatch, StaleGraph, UnreachedParameters
-from cutback.graph.architecture import hash_of
+from cutback.graph.architecture import hash_of, unsaved_buffers
 from cutback.graph.attributes import holder, like
 from cutback.graph.clone import modules_by_path, parameters_by_name, state_tensors
 from cutback.graph.graph import Graph, layer_of
@@ -36,7 +36,7 @@ def cut_in_place(
 ) -> Proof | None:
     """Carry out a plan. See ``cutback.apply_`` for the arguments and the errors."""
     model = graph.model
-    _check_fits(graph, plan)
+    _check_fits(graph, plan, caches=not prove)
     check_same_on_all_ranks(graph.wrappers, plan)
     if not ignore_unreached:
         _check_unreached(graph, plan)
@@ -157,11 +157,18 @@ def cut_fresh(model: nn.Module, plan: Plan) -> None:
     transaction.commit()
 
 
-def _check_fits(graph: Graph, plan: Plan) -> None:
-    """Refuse a stale graph or another architecture's plan."""
+def _check_fits(graph: Graph, plan: Plan, *, caches: bool) -> None:
+    """Refuse a stale graph or another architecture's plan.
+
+    A buffer that no file keeps and whose value no recorded call used is a cache that forward fills. With ``caches`` it
+    may have been filled since; a proof would run other calls than were recorded.
+    """
     states: Mapping[str, Tensor] = state_tensors(graph.model)
+    passing = unsaved_buffers(graph.model) - set(plan.slices) if caches else set()
     for recorded in graph.captures:
         for name, node in zip(recorded.states, recorded.nodes, strict=False):
+            if name in passing and not node.users:
+                continue
             if name not in states or states[name].shape != node.meta["val"].shape:
                 raise StaleGraph(f"{name} has changed since the model was traced; trace it again")
     if hash_of(graph.model, states) != plan.architecture:

@@ -76,6 +76,14 @@ def double(tensor: Tensor) -> Tensor:
     return tensor.double() if tensor.is_floating_point() else tensor
 
 
+def nudge(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    """Return float64 values changed by at most 1e-15 of each, several units in the last place; others as they are."""
+    if not tensor.is_floating_point():
+        return tensor
+    shares = torch.rand(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.device)
+    return tensor * (1 + (2 * shares - 1) * 1e-15)
+
+
 def redrawn(tensor: Tensor, generator: torch.Generator) -> Tensor:
     """Return normal random numbers for real inputs; indices and masks stay what they are."""
     if not tensor.is_floating_point():

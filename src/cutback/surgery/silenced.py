@@ -111,6 +111,8 @@ def _mixed_call(
             continue
         stays = labels.mask(core(mixing.labels))
         for dimension in mixing.dimensions:
+            if stays.shape[dimension] < value.shape[dimension]:  # one label for all of them, of channels that stay
+                continue
             others = [d for d in range(stays.dim()) if d != dimension]
             index = (stays.any(others) if others else stays).nonzero().flatten().to(value.device)
             if mixing.restored:
