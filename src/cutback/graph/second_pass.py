@@ -40,9 +40,11 @@ def natural_orders(graph: Graph, kept: Sequence[NDArray[np.bool_]]) -> Orders:
     return {(slot.state, slot.dimension): found[units] for slot, units in graph.slots.items()}
 
 
-def narrowed_shapes(graph: Graph, orders: Orders) -> dict[str, Size]:
-    """Return the shapes of all states after a cut."""
-    shapes = {name: list(tensor.shape) for name, tensor in state_tensors(graph.model).items()}
+def narrowed_shapes(graph: Graph, orders: Orders, before: Mapping[str, Size] | None = None) -> dict[str, Size]:
+    """Return the shapes of all states after a cut; ``before`` are those of now, if at hand."""
+    if before is None:
+        before = {name: tensor.shape for name, tensor in state_tensors(graph.model).items()}
+    shapes = {name: list(shape) for name, shape in before.items()}
     for slot in graph.slots:
         order = orders[slot.state, slot.dimension]
         inside = shapes[slot.state][slot.dimension]  # of each block, where there are several
@@ -65,7 +67,7 @@ def changed_attributes(graph: Graph, shapes: Mapping[str, Size], kept: Sequence[
     if widths:
         labels = kept_labels(graph, kept)
         for path, attribute, along in widths:
-            sizes = tuple(int(labels.mask(vector).sum()) for vector in along)
+            sizes = tuple(labels.count(vector) for vector in along)
             held = getattr(graph.model.get_submodule(path), attribute)
             value = sizes if isinstance(held, tuple) else sizes[0]
             if held != value:

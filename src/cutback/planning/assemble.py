@@ -60,18 +60,18 @@ def plan_for(
         for group, numbers in zip(graph.groups, kept, strict=True)
     )
     stays = kept_masks(graph, kept)
-    shapes = narrowed_shapes(graph, orders)
+    before = {name: tensor.shape for name, tensor in state_tensors(graph.model).items()}
+    shapes = narrowed_shapes(graph, orders, before)
     attributes: dict[str, dict[str, Width]] = {}
     for path, attribute, value in changed_attributes(graph, shapes, stays):
         attributes.setdefault(path, {})[attribute] = value
     passing = unsaved_buffers(graph.model)
-    before = {name: tensor.shape for name, tensor in state_tensors(graph.model).items() if name not in passing}
-    after = {name: shape for name, shape in shapes.items() if name in before}
+    saved, saved_after = ({n: size for n, size in sizes.items() if n not in passing} for sizes in (before, shapes))
     structure, structure_after = structure_hashes(graph.model, attributes)
     costs = {quantity: Cost(cost.dense(quantity), cost.of(quantity, counts)) for quantity in ("macs", "params")}
     return Plan(
-        architecture=architecture_hash(structure, before),
-        result=architecture_hash(structure_after, after),
+        architecture=architecture_hash(structure, saved),
+        result=architecture_hash(structure_after, saved_after),
         groups=planned,
         slices=kept_slices(graph, orders),
         attributes=attributes,

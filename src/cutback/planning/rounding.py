@@ -36,6 +36,8 @@ def narrower_widths(
         min_channels: so many channels stay in each of those layers.
     """
     allowed = np.ones(graph.groups[number].units - 1, dtype=bool)
+    if round_to == min_channels == 1:
+        return list(range(len(allowed), 0, -1))
     for slot in produced(graph.groups[number]):
         allowed &= _allowed(graph, slot, number, settled, round_to, min_channels)
     return (np.flatnonzero(allowed)[::-1] + 1).tolist()

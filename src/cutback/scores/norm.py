@@ -32,6 +32,7 @@ class FilterNorm:
 
     aggregate: str = "sum"
     order = 1
+    reads_filters = True
 
     def __post_init__(self) -> None:
         if self.aggregate not in _AGGREGATES:
@@ -43,7 +44,7 @@ class FilterNorm:
         result: dict[str, Tensor] = {}
         for group in graph.groups:
             norms = [
-                _norm(weight[:, None].flatten(1), self.order)[indices.to(weight.device)]
+                _norm(weight.reshape(len(weight), -1), self.order)[indices.to(weight.device)]
                 for weight, indices in filter_slices(group, states)
             ]
             table = torch.cat(norms, dim=1)

@@ -35,17 +35,17 @@ def sliced(tensor: Tensor, dimensions: Mapping[int, Kept]) -> Tensor:
 
 def _by_row(kept: Kept, rows: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     """Return what stays of each row that stays, ``(rows, columns)``, given how many rows there were."""
-    blocks, columns = np.divmod(kept.array, kept.total // kept.blocks)
-    columns = columns[np.argsort(blocks, kind="stable")]
-    counts = np.bincount(blocks, minlength=kept.blocks)
-    own = rows // (size // kept.blocks)
-    if not len(own) or counts[own].min() != counts[own].max() or not counts[own[0]]:
+    block, column = np.divmod(kept.array, kept.total // kept.blocks)
+    counts = np.bincount(block, minlength=kept.blocks)
+    own = rows * kept.blocks // max(size, 1)
+    width = int(counts[own[0]]) if len(own) else 0
+    if size % kept.blocks or not width or (counts[own] != width).any():
         raise ArchitectureMismatch(
             f"a grouped convolution of {kept.blocks} groups would keep unequal numbers of channels in them; "
             "use a plan made by cutback for this model"
         )
     starts = np.cumsum(counts) - counts
-    return columns[starts[own][:, None] + np.arange(counts[own[0]])]
+    return column[np.argsort(block, kind="stable")][starts[own][:, None] + np.arange(width)]
 
 
 def multiplied(tensor: Tensor, scales: Sequence[Scaled], *, inverse: bool = False) -> Tensor:
