@@ -9,7 +9,6 @@ from functools import cache
 import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from cutback.graph.call import Labels
 from cutback.graph.labels import compact, core
@@ -19,13 +18,13 @@ class Memory:
     """Knows which nodes of a captured graph share memory, and carries labels from one to the others."""
 
     def __init__(self) -> None:
-        self._nodes: dict[StorageWeakRef, list[fx.Node]] = {}
+        self._nodes: dict[int, list[fx.Node]] = {}
 
     def note(self, node: fx.Node) -> None:
         """Note a node whose value has been computed."""
         value = node.meta.get("val")
         if isinstance(value, Tensor) and value.layout == torch.strided:
-            self._nodes.setdefault(StorageWeakRef(value.untyped_storage()), []).append(node)
+            self._nodes.setdefault(_memory_of(value), []).append(node)
 
     def written(self, node: fx.Node, labels: object, known: dict[fx.Node, Labels]) -> None:
         """Carry the labels a call has written to every node that shares memory with what it wrote.
@@ -39,6 +38,8 @@ class Memory:
             return
         for target in _targets(node):
             before = known.get(target)
+            if before is labels:
+                continue
             if isinstance(before, Tensor) and before.shape == labels.shape and not _same(before, labels):
                 self._carry(target, labels, known)
 
@@ -47,12 +48,17 @@ class Memory:
         storage = written.untyped_storage()
         memory = torch.full((storage.nbytes() // written.element_size(),), -1, dtype=torch.int64)
         _view(memory, written).copy_(labels)
-        for other in self._nodes[StorageWeakRef(storage)]:
+        for other in self._nodes[_memory_of(written)]:
             held = known.get(other)
             value = other.meta["val"]
             if isinstance(held, Tensor) and value.element_size() == written.element_size():
                 seen = _view(memory, value)
                 known[other] = compact(torch.where(seen < 0, held, seen))
+
+
+def _memory_of(value: Tensor) -> int:
+    """Return what identifies the memory of a tensor that lives on."""
+    return value.untyped_storage()._cdata  # noqa: SLF001 (what torch's own weak references to a storage compare)
 
 
 def _targets(node: fx.Node) -> Iterator[fx.Node]:

@@ -245,6 +245,8 @@ class Call:
     def tie(self, labels: Tensor, state: State, dimension: int, role: str, blocks: int = 1) -> None:
         """Let the slices of a state go with the channels behind ``labels``, see ``StateLabels.vector``."""
         self.trail.tied.append(labels)
+        if self.states.adopted(state, dimension, role, blocks, labels):
+            return
         own = self.states.vector(state, dimension, role, blocks)
         self.store.unite(labels, own)
         constant = labels == NONE

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor, fx, nn
@@ -129,8 +129,13 @@ class Capture:
 def operator_of(node: fx.Node) -> str:
     """Return the name of the operator a node calls, without the in-place underscore: ``aten::relu``."""
     if isinstance(node.target, OpOverload):
-        return node.target._schema.name.rstrip("_")
+        return _operator_name(node.target)
     return getattr(node.target, "__name__", str(node.target))
+
+
+@cache
+def _operator_name(target: OpOverload) -> str:
+    return target._schema.name.rstrip("_")
 
 
 def module_path(node: fx.Node) -> str:

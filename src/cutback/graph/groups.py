@@ -168,7 +168,7 @@ def _groups(
     component = np.concatenate(list(slots.values()))
     sizes = [len(vector) for vector in slots.values()]
     # All slices, those of one component together, in the order of the slots.
-    slices = np.argsort(component, kind="stable")
+    slices = np.argsort(component.astype(np.min_scalar_type(len(linked))), kind="stable")  # short integers: by radix
     slot_of = np.repeat(np.arange(len(order)), sizes)[slices]
     index = np.concatenate([np.arange(size) for size in sizes])[slices]
     starts = np.flatnonzero(np.diff(component[slices], prepend=-1))

@@ -86,15 +86,17 @@ def varies(labels: Tensor, dimension: int) -> bool:
 
 def varying_dimensions(labels: Tensor) -> list[int]:
     """Return the dimensions along which labels differ."""
-    return [dimension for dimension in range(labels.dim()) if varies(labels, dimension)]
+    sizes = zip(labels.shape, labels.stride(), strict=True)
+    return [dimension for dimension, (size, stride) in enumerate(sizes) if size > 1 and stride]
 
 
 def core(labels: Tensor) -> Tensor:
     """Return labels with every dimension along which they are constant narrowed to size 1."""
-    for dimension in range(labels.dim()):
-        if labels.size(dimension) > 1 and labels.stride(dimension) == 0:
-            labels = labels.narrow(dimension, 0, 1)
-    return labels
+    strides = labels.stride()
+    if 0 not in strides:
+        return labels
+    sizes = [size if stride else min(size, 1) for size, stride in zip(labels.shape, strides, strict=True)]
+    return labels.as_strided(sizes, strides)
 
 
 def compact(labels: Tensor) -> Tensor:

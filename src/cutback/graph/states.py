@@ -56,6 +56,25 @@ class StateLabels:
             self.consumed.add(key)
         return self.vectors[key]
 
+    def adopted(self, state: State, dimension: int, role: str, blocks: int, labels: Tensor) -> bool:
+        """Take labels for those of a state's slices if none are issued yet, which saves issuing and uniting them.
+
+        Args:
+            state: the parameter or buffer.
+            dimension: the sliced dimension.
+            role: see ``vector``.
+            blocks: see ``vector``.
+            labels: the labels that the slices go with, one a slice; where they are not, the answer is no.
+        """
+        key = (state.name, dimension)
+        fits = labels.dim() == 1 and len(labels) == state.shape[dimension] * blocks and labels.stride(0) != 0
+        if key in self.vectors or not fits or not bool(labels.all()):  # ``NONE`` is zero
+            return False
+        self.vectors[key], self.roles[key], self.blocks[key] = labels, role, blocks
+        if role == "column":
+            self.consumed.add(key)
+        return True
+
     def each(self, state: State) -> Tensor | None:
         """Return one label an element, in the shape of the state; ``None`` if it is too large for that."""
         if not state.shape:

@@ -50,13 +50,13 @@ class Prunable:
 
     def __init__(self, graph: Graph) -> None:
         self.component: NDArray[np.int64] = graph.coupling.components
-        self._grouped: NDArray[np.bool_] = graph.coupling.owners.group >= 0
+        self._grouped: NDArray[np.bool_] = (graph.coupling.owners.group >= 0)[self.component]
 
     def __call__(self, width: Width | None) -> bool:
         """Return whether a cut can shrink a width."""
         if width is None or not width.carries:
             return False
-        return bool(self._grouped[self.component[np.unique(core(width.labels).numpy())]].any())
+        return bool(self._grouped[core(width.labels).numpy()].any())
 
 
 def uses_of(graph: Graph, prunable: Prunable) -> list[Use]:

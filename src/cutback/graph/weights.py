@@ -57,6 +57,8 @@ def mark_weights(nodes: list[fx.Node], states: set[fx.Node]) -> None:
     for node in nodes:
         if node.op in ("call_function", "get_attr") and all(source in pure for source in node.all_input_nodes):
             pure.add(node)
+    if not any(node.op == "call_function" for node in pure):
+        return
     for role, consumers in (("plain", _PLAIN), ("transposed", _TRANSPOSED)):
         waiting = [node.args[1] for node in nodes if _name(node) in consumers and len(node.args) > 1]
         found = [node for node in waiting if isinstance(node, fx.Node) and node in pure]

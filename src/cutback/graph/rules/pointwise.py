@@ -35,7 +35,10 @@ def same(call: Call) -> Labels:
 @rules.register(*(f"aten::{name}" for name in (*_UNARY, *_SEVERAL)))
 def pointwise(call: Call) -> Labels:
     """Unite the labels at each place; an operand broadcast over several labels unites nothing and keeps its own."""
-    return paired(call, call.operands(), call.shape)
+    operands = call.operands()
+    if len(operands) == 1 and operands[0].shape == call.shape:
+        return operands[0]
+    return paired(call, operands, call.shape)
 
 
 @rules.register("aten::bernoulli", "aten::rand_like", "aten::randn_like", "aten::normal", "aten::uniform")

@@ -12,6 +12,8 @@ def vector_along(call: Call, labels: Tensor, channel: int) -> Tensor:
     others = [dimension for dimension in varying_dimensions(labels) if dimension != channel]
     if call.decide(bool(others) and not varies(labels, channel)):
         raise Refused("mixes positions of a dimension other than the one that carries channels")
+    if not others:
+        return labels.as_strided((labels.size(channel),), (labels.stride(channel),))
     table = core(labels).movedim(channel, 0).flatten(1)
     if table.shape[0] != labels.size(channel):
         table = table.expand(labels.size(channel), -1)
