@@ -16,7 +16,7 @@ from cutback.graph.equal import EqualWidths, equal_parts
 from cutback.graph.graph import Coupling, Graph, Group, KeptLayer, Slot, SlotUnits, layer_of
 from cutback.graph.inputs import Inputs
 from cutback.graph.interpret import label
-from cutback.graph.labels import NONE, Boundary, LabelStore, compact, unlike_previous, varying_dimensions
+from cutback.graph.labels import NONE, Boundary, LabelStore, compact, core, unlike_previous, varying_dimensions
 from cutback.graph.states import StateLabels
 from cutback.graph.wording import worded
 
@@ -71,7 +71,7 @@ def couple(
         assumption
         for labelling in labelled
         for assumption in labelling.assumptions
-        if (labels := assumption.labels.unique().numpy()).max(initial=NONE) == NONE
+        if (labels := core(assumption.labels).unique().numpy()).max(initial=NONE) == NONE
         or (group_of[components[labels]] != _UNASSIGNED).any()
     ]
     moved = any(
