@@ -14,6 +14,7 @@ from cutback.graph.equal import EqualWidths
 from cutback.graph.followed import Findings, follow, with_followed
 from cutback.graph.graph import Graph
 from cutback.graph.groups import couple
+from cutback.graph.heads import of_fixed_width
 from cutback.graph.labels import Boundary, core
 from cutback.graph.matching import legal_cut
 from cutback.graph.probes import probes
@@ -81,6 +82,29 @@ class _State:
 
 
 def resolved(graph: Graph, assumptions: Sequence[Assumption]) -> Graph:
+    """Check every size that is to follow a cut, see ``checked``; where heads cannot become narrower, whole ones go.
+
+    Args:
+        graph: the traced model.
+        assumptions: what was assumed while labelling it.
+
+    Raises:
+        CaptureError: the narrower model fails whatever stays.
+    """
+    found = checked(graph, assumptions)
+    fixed = of_fixed_width(found)
+    if not fixed:
+        return found
+    whole = frozenset(graph.coupling.whole) | fixed
+    again = couple(graph.model, graph.inputs, graph.captures, None, whole, train_failure=graph.train_failure)
+    try:
+        other = checked(*again)
+    except CaptureError:
+        return found
+    return min((found, other), key=lambda each: sum(layer.channels for layer in each.kept))
+
+
+def checked(graph: Graph, assumptions: Sequence[Assumption]) -> Graph:
     """Check every size that is to follow a cut, and return the graph with the fixed ones made boundaries.
 
     Numbers that come from attributes or from other sizes are settled by reasoning alone. Where any are left to be

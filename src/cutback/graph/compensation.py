@@ -37,7 +37,7 @@ def compensate(captures: Sequence[Capture], labellings: Sequence[Labelling], sto
         asked = {node: trail.rescaled[0] for node, trail in trails.items() if trail.rescaled}
         if not asked and not any(map(_scales_by_a_number, calls)):
             continue
-        labels = _labels_of(recorded, labelling)
+        labels = labels_of(recorded, labelling)
         search = Search(recorded, labels, {node: asking.arguments for node, asking in asked.items()})
         searches.append(search)
         required.append(
@@ -178,7 +178,7 @@ def _carries(labels: Sequence[Tensor]) -> bool:
     return any(varying_dimensions(tensor) for tensor in labels)
 
 
-def _labels_of(recorded: Capture, labelling: Labelling) -> dict[fx.Node, Sequence[Tensor]]:
+def labels_of(recorded: Capture, labelling: Labelling) -> dict[fx.Node, Sequence[Tensor]]:
     """Return the labels of the results of every call."""
     waiting = iter(labelling.trails)
     found: dict[fx.Node, Sequence[Tensor]] = {}

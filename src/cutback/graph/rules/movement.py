@@ -124,6 +124,10 @@ def cat(call: Call) -> Labels:
     parts = [
         part for part in parts if part.dim() == len(call.shape)
     ]  # legacy: an empty one-dimensional tensor is skipped
+    empty = [part for part in parts if part.numel() == 0]
+    if call.decide(0 < len(empty) < len(parts)):  # no channel lies in it, but its other sizes must follow
+        parts = [part for part in parts if part.numel()]
+        call.assume(parts[0], "lays an empty tensor beside channels")
     others = [d for d in range(len(call.shape)) if d != dimension and any(varies(part, d) for part in parts)]
     sizes = [call.shape[d] if d in others else 1 for d in range(len(call.shape))]
     if not others:
