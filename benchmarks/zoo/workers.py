@@ -1,5 +1,6 @@
 """Worker processes: one an architecture, with a time limit and a memory limit each."""
 
+import ctypes
 import multiprocessing
 import resource
 import sys
@@ -15,6 +16,9 @@ import torch
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 _POLL_SECONDS = 0.2
+_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+_LARGE = 4 * 2**20
+"""Bytes from which on an allocation is given back to the system as soon as it is freed."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,10 @@ def _work(function: Callable[[Task], Result], task: Task, answers: Connection, g
     if sys.platform == "linux":  # elsewhere this limit does not count what torch allocates
         limit = int(gigabytes * 2**30)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+        # By itself glibc soon keeps freed weights of up to 32 MiB in a heap full of holes: another model's size.
+        set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+        if set_option is not None:
+            set_option(_M_MMAP_THRESHOLD, _LARGE)
     try:
         answers.send(function(task))
     except Exception as error:  # noqa: BLE001 (a crash is a result, not the end of the sweep)

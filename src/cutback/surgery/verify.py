@@ -376,7 +376,7 @@ class _Check:
             except RuntimeError:
                 return
             raise
-        if found == reference.reached:
+        if not found ^ reference.reached:
             return
         odd = sorted(found ^ gradients_of(again()))
         if odd:
