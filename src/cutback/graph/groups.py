@@ -193,7 +193,7 @@ def _groups(
             continue
         group_of[units], unit_of[units] = len(groups), np.arange(len(units))
         start, length = starts[members[0]], lengths[members[0]]
-        table = index[starts[members][:, None] + np.arange(length)]
+        table = index[starts[members][:, None] + np.arange(int(length))]
         cuts = np.flatnonzero(np.diff(slot_of[start : start + length], prepend=-1)).tolist()
         of = [order[number] for number in slot_of[start + np.array(cuts)].tolist()]
         ends = [*cuts[1:], length]
