@@ -136,6 +136,54 @@ def summed(network: str, model: nn.Module, loop: Callable[[Tensor], list[float]]
     }
 
 
+def outputs(network: str, model: nn.Module, images: Tensor) -> dict[str, list[Tensor]]:
+    """Return, computed by hand in eval mode, what the layers of each group return: ``(N, C, H, W)`` for each layer."""
+    return _activations(network, model.eval(), images)[0]
+
+
+def features(network: str, model: nn.Module, images: Tensor) -> dict[str, list[Tensor]]:
+    """Return each group's feature maps: after norm and activation, of a stream after sum and activation of a block."""
+    return _activations(network, model.eval(), images)[1]
+
+
+def _activations(network: str, model: nn.Module, images: Tensor) -> tuple[dict[str, list[Tensor]], ...]:
+    if network == "residual":
+        stem = model.stem(images)
+        begun = torch.relu(model.stem_norm(stem))
+        inner = model.inner(begun)
+        inside = torch.relu(model.inner_norm(inner))
+        outer = model.outer(inside)
+        made = {"stem": [stem, outer, model.depthwise(begun + outer)], "inner": [inner]}
+        return made, {"stem": [begun + outer], "inner": [inside]}
+    if network == "projected":
+        stem = model.stem(images)
+        begun = torch.relu(model.stem_norm(stem))
+        inner = model.inner(begun)
+        inside = torch.relu(model.inner_norm(inner))
+        outer, projection = model.outer(inside), model.projection(begun)
+        first = torch.relu(model.outer_norm(outer) + model.projection_norm(projection))
+        second = model.second(first)
+        last = torch.relu(first + model.second_norm(second))
+        made = {"stem": [stem], "inner": [inner], "outer": [outer, projection, second]}
+        return made, {"stem": [begun], "inner": [inside], "outer": [first, last]}
+    made, found = {}, {}
+    for number in (0,) if network == "flattened" else (0, 3, 6):
+        made[str(number)] = [model[: number + 1](images)]
+        found[str(number)] = [model[: number + 3](images)]
+    return made, found
+
+
+def over_images(maps: dict[str, list[Tensor]], loop: Callable[[list[list[float]]], float]) -> dict[str, list[float]]:
+    """Return for each group what a loop over the maps of one channel gives, summed over the group's layers."""
+    return {
+        group: [
+            sum(loop([numbers(picture[unit]) for picture in layer]) for layer in layers)
+            for unit in range(layers[0].shape[1])
+        ]
+        for group, layers in maps.items()
+    }
+
+
 def assert_equal(found: dict[str, Tensor], expected: dict[str, list[float]], tolerance: float = 1e-6) -> None:
     assert set(found) == set(expected)
     for group, values in expected.items():

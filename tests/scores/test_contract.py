@@ -42,6 +42,8 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], toleranc
 def test_it_says_where_it_comes_from_and_can_be_made_by_hand(name):
     found, entry = describe(name), scores.get(name)
     assert found.summary.endswith(".")
+    assert len(found.summary) <= 60, "the list has one line for each score"
+    assert len(found.source) <= 40
     assert re.search(r"\b(19|20)\d\d\b", found.source)
     assert set(found.needs) <= {"weights", "activations", "gradients", "labels"}
     assert found.needs

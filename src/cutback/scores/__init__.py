@@ -12,9 +12,13 @@ Example:
     'He 2019, section 3.3'
 """
 
+from cutback.scores.activation_statistics import MeanL1, MeanL2, MeanMean, MeanStd, VarL2
+from cutback.scores.apoz import APoZ
 from cutback.scores.batch_norm import NormScale
 from cutback.scores.catalogue import About, Description, Score, about, describe, make_score, score_groups, scores
+from cutback.scores.entropy import Entropy
 from cutback.scores.group_norm import GroupNorm
+from cutback.scores.hrank import HRank
 from cutback.scores.lamp import LAMP
 from cutback.scores.norm import L1, L2, Largest, LInf
 from cutback.scores.random import Random
@@ -24,16 +28,24 @@ __all__ = [
     "L1",
     "L2",
     "LAMP",
+    "APoZ",
     "About",
     "CosineRedundancy",
     "Description",
+    "Entropy",
     "GeometricMedian",
     "GroupNorm",
+    "HRank",
     "LInf",
     "Largest",
+    "MeanL1",
+    "MeanL2",
+    "MeanMean",
+    "MeanStd",
     "NormScale",
     "Random",
     "Score",
+    "VarL2",
     "about",
     "describe",
     "make_score",

@@ -53,22 +53,41 @@ def layers_before(graph: Graph) -> Mapping[str, int]:
 
     What produces channels (a convolution, a linear layer) counts as a layer; norms and activations do not.
     """
-    producing = {slot.state for slot in graph.slots if slot.role in ("filter", "depthwise")}
     found: dict[str, int] = {}
-    for capture in graph.captures:
-        states = dict(zip(capture.nodes, capture.states, strict=False))  # the first placeholders, in order
-        carried: dict[fx.Node, set[str]] = {}  # for what is computed from states alone, those states
-        depth: dict[fx.Node, int] = {}
-        for node in capture.nodes:
-            sources = node.all_input_nodes
-            if node in states:
-                carried[node] = {states[node]}
-            elif node.op == "get_attr" or (node.op == "call_function" and all(s in carried for s in sources)):
-                carried[node] = set().union(*(carried[source] for source in sources))
-            else:
-                used = set().union(*(carried.get(source, set()) for source in sources))
-                before = max((depth.get(source, 0) for source in sources), default=0)
-                depth[node] = before + (not producing.isdisjoint(used))
-                for name in used:
-                    found.setdefault(name, before)
+    for number in range(len(graph.captures)):
+        for name, count in _counted(graph, number)[1].items():
+            found.setdefault(name, count)
     return found
+
+
+def layers_until(graph: Graph, number: int) -> Mapping[fx.Node, int]:
+    """Return for each node of a capture that depends on an input how many layers lie on the longest way to its value.
+
+    Args:
+        graph: the traced model.
+        number: the number of the capture.
+    """
+    return _counted(graph, number)[0]
+
+
+def _counted(graph: Graph, number: int) -> tuple[dict[fx.Node, int], dict[str, int]]:
+    """Count the layers up to each node of a capture, and before the first use of each state."""
+    capture = graph.captures[number]
+    producing = {slot.state for slot in graph.slots if slot.role in ("filter", "depthwise")}
+    states = dict(zip(capture.nodes, capture.states, strict=False))  # the first placeholders, in order
+    carried: dict[fx.Node, set[str]] = {}  # for what is computed from states alone, those states
+    until: dict[fx.Node, int] = {}
+    before: dict[str, int] = {}
+    for node in capture.nodes:
+        sources = node.all_input_nodes
+        if node in states:
+            carried[node] = {states[node]}
+        elif node.op == "get_attr" or (node.op == "call_function" and all(source in carried for source in sources)):
+            carried[node] = set().union(*(carried[source] for source in sources))
+        else:
+            used = set().union(*(carried.get(source, set()) for source in sources))
+            count = max((until.get(source, 0) for source in sources), default=0)
+            until[node] = count + (not producing.isdisjoint(used))
+            for name in used:
+                before.setdefault(name, count)
+    return until, before
