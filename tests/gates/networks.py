@@ -50,10 +50,10 @@ class TwoBlocks(nn.Module):
         ):
             inner = gate(first(gate(x, "consumer", "stem")), "output", name)
             inner = gate(gate(first_norm(inner), "norm", name), "stream", name)
-            inner = gate(gate(relu(inner), "feature", name), "consumer", name)
+            inner = gate(gate(gate(relu(inner), "feature", name), "map", name), "consumer", name)
             outer = gate(second_norm(gate(second(inner), "output", "stem")), "norm", "stem")
             outer = gate(outer, "feature", "stem")  # no activation of its own follows
-            x = gate(relu(outer + x), "stream", "stem")
+            x = gate(gate(relu(outer + x), "stream", "stem"), "map", "stem")
         return self.head(gate(x.mean((2, 3)), "consumer", "stem"))
 
 

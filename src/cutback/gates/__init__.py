@@ -28,6 +28,7 @@ A unit's gate stands at several places at once, and its gradient is the sum over
   ``norm``.
 - ``output``: what each producer returns.
 - ``feature``: as ``norm``, after the activation that follows, if one does.
+- ``map``: the end of each block, as at ``stream``, for groups whose channels are summed; else as ``feature``.
 
 Producers are the layers that make a group's channels, depthwise ones included. ``Place`` says which unit each element
 of an activation belongs to; ``Gates.rows`` where its samples lie.

@@ -19,7 +19,7 @@ from cutback.graph.states import State
 from cutback.graph.weights import ComputedWeight
 from cutback.registry import near_misses
 
-SITES = ("consumer", "norm", "stream", "output", "feature")
+SITES = ("consumer", "norm", "stream", "output", "feature", "map")
 """The sites a gate can stand at, see ``cutback.gates``."""
 
 _CONVOLUTIONS = {f"aten::conv{n}d" for n in (1, 2, 3)}
@@ -142,11 +142,13 @@ class _Finder:
         if site == "consumer":
             yield from self._consumers()
         elif site == "stream":
-            yield from self._stream()
+            yield from self._stream(self.at("norm"))
         elif site == "norm":
             yield from self._after_producers(lambda node: normalised(node, self._outputs) or node)
         elif site == "feature":
             yield from self._after_producers(self._feature)
+        elif site == "map":
+            yield from self._stream(self.at("feature"))
         else:
             yield from self._after_producers(lambda node: node)
 
@@ -244,7 +246,8 @@ class _Finder:
                 return True
         return False
 
-    def _stream(self) -> Iterator[Place]:
+    def _stream(self, otherwise: Iterator[Place]) -> Iterator[Place]:
+        """Yield the ends of blocks, and other places for groups that no block joins."""
         joined = {
             node
             for node, trail in zip(self._calls, self._trails, strict=True)
@@ -259,7 +262,7 @@ class _Finder:
         yield from found
         streams = {int(n) for place in found for n in np.unique(place.group)}
         rest = [n for n in range(len(self._graph.groups)) if n not in streams]
-        for place in self.at("norm"):
+        for place in otherwise:
             part = place.only(rest)
             if part is not None:
                 yield part

@@ -1,70 +1,64 @@
 """Norms of filters: what a filter weighs, without any data.
 
-L1: H. Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017, section 3.1: ``s_j = sum |W[j]|``.
+H. Li et al., "Pruning Filters for Efficient ConvNets", 2016 (ICLR 2017): section 3.1 (``s_j = sum |W[j]|``), section
+4.1 (the Euclidean norm, and the largest first as a control).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from cutback.errors import UserMistake
-from cutback.graph.clone import state_tensors
-from cutback.graph.graph import Graph
-from cutback.scores.catalogue import filter_slices, scores
-
-_AGGREGATES = ("sum", "mean", "max")
-
-
-@dataclass(frozen=True)
-class FilterNorm:
-    """The norm of each filter, over all its weights; bias, normalisation and consumers do not enter.
-
-    Where several filters go together (shortcuts, depthwise layers) their norms are aggregated; Li 2016 states no rule
-    for that but ranking by a projection shortcut alone.
-
-    Attributes:
-        aggregate: ``sum``, ``mean`` or ``max`` over the filters of a unit.
-    """
-
-    aggregate: str = "sum"
-    order = 1
-
-    def __post_init__(self) -> None:
-        if self.aggregate not in _AGGREGATES:
-            raise UserMistake(f"no aggregate is called {self.aggregate!r}; write one of {', '.join(_AGGREGATES)}")
-
-    def __call__(self, graph: Graph) -> Mapping[str, Tensor]:
-        """Return the scores, ``(units,)`` for each group."""
-        states = state_tensors(graph.model)
-        result: dict[str, Tensor] = {}
-        for group in graph.groups:
-            norms = [
-                _norm(weight[:, None].flatten(1), self.order)[indices.to(weight.device)]
-                for weight, indices in filter_slices(group, states)
-            ]
-            table = torch.cat(norms, dim=1)
-            result[group.name] = table.amax(1) if self.aggregate == "max" else getattr(table, self.aggregate)(1)
-        return result
-
-
-def _norm(filters: Tensor, order: int) -> Tensor:
-    """Return the norm of each row in double precision."""
-    if order == 1:  # twice as fast as by vector_norm
-        return filters.abs().sum(1, dtype=torch.float64)
-    return torch.linalg.vector_norm(filters, ord=order, dim=1, dtype=torch.float64)
+from cutback.scores.catalogue import About, scores
+from cutback.scores.filters import FilterScore
 
 
 @scores.register("l1")
-class L1(FilterNorm):
-    """Sum of absolute weights of each filter (Li 2016)."""
+@dataclass(frozen=True)
+class L1(FilterScore):
+    """Sum of the absolute weights of each filter.
 
-    order = 1
+    Published with the aggregate ``leader``, which is not the default: it leaves out what the other layers weigh.
+    """
+
+    about = About("Li 2016, section 3.1", lowest=("dead",))
+
+    def rate(self, filters: Tensor) -> Tensor:
+        """Return ``sum |w|`` of each filter ``(C, K)``."""
+        return filters.abs().sum(1, dtype=torch.float64)  # twice as fast as by vector_norm
 
 
 @scores.register("l2")
-class L2(FilterNorm):
-    """Euclidean norm of each filter (compared with L1 in Li 2016, section 4.1)."""
+@dataclass(frozen=True)
+class L2(FilterScore):
+    """Euclidean norm of each filter."""
 
-    order = 2
+    about = About("Li 2016, section 4.1", lowest=("dead",))
+
+    def rate(self, filters: Tensor) -> Tensor:
+        """Return ``sqrt(sum w^2)`` of each filter ``(C, K)``."""
+        return torch.linalg.vector_norm(filters, dim=1, dtype=torch.float64)
+
+
+@scores.register("linf")
+@dataclass(frozen=True)
+class LInf(FilterScore):
+    """Largest absolute weight of each filter."""
+
+    about = About("after Li 2016, L-infinity", lowest=("dead",))
+
+    def rate(self, filters: Tensor) -> Tensor:
+        """Return ``max |w|`` of each filter ``(C, K)``."""
+        return filters.abs().amax(1).double()
+
+
+@scores.register("largest")
+@dataclass(frozen=True)
+class Largest(FilterScore):
+    """Minus the sum of absolute weights: a control."""
+
+    about = About("Li 2016, section 4.1")
+
+    def rate(self, filters: Tensor) -> Tensor:
+        """Return ``-sum |w|`` of each filter ``(C, K)``."""
+        return -filters.abs().sum(1, dtype=torch.float64)
