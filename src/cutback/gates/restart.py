@@ -15,7 +15,7 @@ from cutback.gates.walking import Walk
 from cutback.graph.capture import module_path, operator_of
 from cutback.graph.clone import state_tensors
 from cutback.graph.graph import Graph
-from cutback.graph.inputs import Inputs
+from cutback.graph.inputs import Inputs, tensors_in
 from cutback.graph.nests import filled
 
 _Key = tuple[Hashable, ...]
@@ -97,6 +97,13 @@ class Restart:
         """Return what the model returns without masks."""
         return filled(self._live.capture.returned, self._started().finish())
 
+    def each(self, masks: Mapping[str, Tensor]) -> list[object]:
+        """Return what the model returns for the batch with each mask, one after the other; see ``masked``."""
+        together = list(tensors_in(self.masked(masks)))
+        returned = self._live.capture.returned
+        parts = [self._parts(t, node) for t, node in zip(together, self._live.capture.results, strict=True)]
+        return [filled(returned, outputs) for outputs in zip(*parts, strict=True)]
+
     @torch.no_grad()
     def masked(self, masks: Mapping[str, Tensor]) -> object:
         """Run the model once with each mask.
@@ -125,6 +132,11 @@ class Restart:
         start = wide.capture.nodes.index(wide.calls[first])
         walk = Walk(wide.capture, self._values(wide, first, start, count), start)
         return filled(wide.capture.returned, walk.finish(passing.call))
+
+    def _parts(self, output: Tensor, node: fx.Node) -> Sequence[Tensor]:
+        """Return an output of copies of the batch for each copy."""
+        rows = self._restarts.row_map(self._live.traced).result(_key(node, self._live.numbers), "an output")
+        return rows.parted(output, self.samples)
 
     def _first(self, names: Iterable[str]) -> int:
         """Return the number of the first call that masks of groups touch."""

@@ -60,6 +60,14 @@ class Rows:
         parts = value.unflatten(dimension, (self.repeats, count))
         return torch.cat([parts] * copies, dimension + 1).flatten(dimension, dimension + 1)
 
+    def parted(self, value: Tensor, count: int) -> Sequence[Tensor]:
+        """Return an activation of copies of ``count`` samples, as ``copied`` lays them out, for each copy."""
+        dimension = self.dimension or 0
+        if self.inner:
+            return value.split(count * self.repeats, dimension)
+        parts = value.unflatten(dimension, (self.repeats, -1)).split(count, dimension + 1)
+        return [part.flatten(dimension, dimension + 1) for part in parts]
+
 
 @dataclass(frozen=True, eq=False)
 class RowMap:
