@@ -13,6 +13,11 @@
     with Gates(graph, "feature", reading=False, observe=see):  # see(place, activation)
         model(images)
 
+Where samples do not meet (eval mode), many masks run in one pass, restarted from the layer that they touch::
+
+    run = Restarts(graph, "consumer").on(images)  # (N, ...)
+    logits = run.masked({"layer1.0.conv1": masks})  # (K, units) gives (K * N, classes)
+
 A unit's gate stands at several places at once, and its gradient is the sum over them. Sites:
 
 - ``consumer``: the input of every call that consumes the group's channels. A factor of zero silences them exactly as a
@@ -32,6 +37,7 @@ of an activation belongs to; ``Gates.rows`` where its samples lie.
 from cutback.gates.gates import Gates
 from cutback.gates.passing import Observer
 from cutback.gates.places import SITES, Place, find_places, mixed_groups
+from cutback.gates.restart import Restart, Restarts
 from cutback.gates.rows import Rows
 
-__all__ = ["SITES", "Gates", "Observer", "Place", "Rows", "find_places", "mixed_groups"]
+__all__ = ["SITES", "Gates", "Observer", "Place", "Restart", "Restarts", "Rows", "find_places", "mixed_groups"]

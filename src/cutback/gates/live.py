@@ -38,6 +38,11 @@ class LiveCapture:
         """The numbered calls, in order."""
         return [node for node in self.capture.nodes if matters(node)]
 
+    @cached_property
+    def numbers(self) -> dict[fx.Node, int]:
+        """The number of each numbered call."""
+        return {node: number for number, node in enumerate(self.calls)}
+
     def source(self, place: Place) -> fx.Node:
         """Return the node whose value a place's gates multiply.
 

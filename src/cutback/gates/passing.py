@@ -142,7 +142,7 @@ class Passing:
             itself: whether all that uses the value is behind the gates, so that its own gradient is theirs.
         """
         place = stand.place
-        factor = self._factors.at(place, lambda: self._rows(place))
+        factor = self._factors.at(place, lambda: self._rows(stand))
         result = value
         if factor is not None:
             result = value * factor.to(value.device, value.dtype)
@@ -155,11 +155,22 @@ class Passing:
         elif not itself and factor is None:
             result = torch.ops.aten.alias.default(result)
         plain = value.detach()
-        self._reader.read(place, result, plain.clone() if stand.rewritten else plain, self._rows(place))
+        self._reader.read(place, result, plain.clone() if stand.rewritten else plain, self._rows(stand))
         return result
 
-    def _rows(self, place: Place) -> Rows:
-        return Rows(None) if self._live.samples == 1 else self._row_map(self._live.traced).at(place)
+    def _rows(self, stand: Stand) -> Rows:
+        """Return where samples lie at a place."""
+        samples = self._live.samples
+        if samples == 1:
+            return Rows(None)
+        rows = self._row_map(self._live.traced).at(stand.place)
+        shape = tuple(stand.source.meta["val"].shape)
+        if rows.dimension is not None and shape[rows.dimension] != rows.repeats * samples:
+            raise Ungatable(
+                f"{stand.place.where} has shape {shape} for {samples} samples, where each had {rows.repeats} rows; "
+                "trace the model with inputs of the shape it is used with"
+            )
+        return rows
 
 
 def _alike(place: Place, source: fx.Node) -> tuple[fx.Node, bytes, bytes]:

@@ -48,6 +48,10 @@ class Place:
     unit: NDArray[np.int64]
     where: str
 
+    def has(self, wanted: Sequence[int]) -> bool:
+        """Whether it has elements of some of the groups with these numbers."""
+        return bool(np.isin(self.group, wanted).any())
+
     def only(self, wanted: Sequence[int]) -> "Place | None":
         """Return the place for some groups alone, ``None`` where it has none of them."""
         inside = np.isin(self.group, wanted)

@@ -52,6 +52,22 @@ class Rows:
             return values.repeat_interleave(self.repeats, 0)
         return values.repeat(self.repeats, *[1] * (values.dim() - 1))
 
+    def copied(self, value: Tensor, count: int, copies: int) -> Tensor:
+        """Return an activation of ``count`` samples as that of copies of the batch, one after the other."""
+        dimension = self.dimension or 0
+        if self.inner:
+            return torch.cat([value] * copies, dimension)
+        parts = value.unflatten(dimension, (self.repeats, count))
+        return torch.cat([parts] * copies, dimension + 1).flatten(dimension, dimension + 1)
+
+    def parted(self, value: Tensor, count: int) -> Sequence[Tensor]:
+        """Return an activation of copies of ``count`` samples, as ``copied`` lays them out, for each copy."""
+        dimension = self.dimension or 0
+        if self.inner:
+            return value.split(count * self.repeats, dimension)
+        parts = value.unflatten(dimension, (self.repeats, -1)).split(count, dimension + 1)
+        return [part.flatten(dimension, dimension + 1) for part in parts]
+
 
 @dataclass(frozen=True, eq=False)
 class RowMap:
@@ -63,7 +79,7 @@ class RowMap:
         mixing: number and name of the first call that mixes samples, batch normalisation aside.
     """
 
-    results: Mapping[tuple[int, int], Rows | str]
+    results: Mapping[tuple[object, object], Rows | str]
     places: Mapping[Place, Rows | str]
     mixing: tuple[int, str] | None
 
@@ -74,6 +90,14 @@ class RowMap:
             Ungatable: its rows do not belong to one sample each.
         """
         return _sound(self.places[place], place.where)
+
+    def result(self, key: Sequence[object], where: str) -> Rows:
+        """Return how samples lie in a result of a call, given the numbers of both (or of the call, if it has one).
+
+        Raises:
+            Ungatable: its rows do not belong to one sample each.
+        """
+        return _sound(self.results.get((key[0], key[1] if len(key) > 1 else 0), "they are the inputs"), where)
 
 
 def row_map(graph: Graph, number: int, places: Sequence[Place]) -> RowMap:
@@ -116,7 +140,7 @@ class _Watch:
     """Notes what becomes NaN, call by call."""
 
     def __init__(self, live: LiveCapture, places: Sequence[Place]) -> None:
-        self._numbers = {node: n for n, node in enumerate(live.calls)}
+        self._numbers = live.numbers
         self._at: dict[fx.Node, list[Place]] = {}
         for place in places:
             self._at.setdefault(live.calls[place.call], []).append(place)
