@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, multiprocessing, nn
 
 import cutback
-from cutback.errors import UserMistake
+from cutback.errors import InvalidScore, UserMistake
 from cutback.scores import APoZ, MeanL1, about, scores
 from tests.helpers import image, randomised
 from tests.scores.networks import Batches, assert_equal, numbers, outputs, projected, rated, traced
@@ -86,13 +86,25 @@ def test_windows_folded_into_the_batch_belong_to_their_picture():
     ("loader", "says"),
     [
         (None, "the loader is NoneType, no iterable"),
-        ([(image(), None, 3)], r"a batch is a tuple of 3; let the loader yield \(inputs, labels\)"),
-        ([3], "a batch is a int; let the loader"),
+        ([(image(), None, 3)], r"the loader yields tuple of 3 items; let it yield \(inputs, labels\)"),
+        ([3], "the loader yields int; let it yield"),
     ],
 )
 def test_what_is_no_batch_is_named(loader, says):
     with pytest.raises(UserMistake, match=says):
         rated(traced("flattened"), APoZ(loader))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_activations_that_are_no_numbers_are_named(name):
+    pictures = Batches().pictures.clone()
+    pictures[1, 0, 2, 2] = float("inf")
+    with pytest.raises(InvalidScore, match=r"NaN or infinity comes out of .*aten::.*; check the data"):
+        rated(traced("flattened"), scores.get(name)([(pictures, None)]))
+
+
+def test_data_is_not_part_of_what_a_score_prints():
+    assert repr(APoZ(Batches(), aggregate="max")) == "APoZ(aggregate='max')"
 
 
 def test_inputs_without_labels_and_by_keyword_are_batches_too():

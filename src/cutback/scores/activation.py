@@ -1,23 +1,24 @@
 """What scores that look at activations share: running over batches, adding up, and finding each unit's channels.
 
 Only sums are kept, so memory does not grow with the number of batches, and how samples are put into batches makes no
-difference. The model runs in eval mode without gradients.
+difference. The model runs in eval mode without gradients. Where several processes train together, all of them have to
+ask for the scores, each with data of its own; all receive the same.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cutback.errors import Ungatable
+from cutback.errors import InvalidScore, Ungatable
 from cutback.gates import Gates, Place, Rows
-from cutback.graph.clone import parameters_by_name, random_state_kept, set_training
+from cutback.graph.clone import random_state_kept, set_training
 from cutback.graph.graph import Graph
 from cutback.graph.replay import effective_calls
 from cutback.scores.aggregation import aggregated, check_aggregate, layers_until
-from cutback.scores.data import batches_of, over_ranks, seen
+from cutback.scores.data import batches_of, device_of, over_ranks, seen
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class ActivationScore:
         aggregate: ``sum``, ``mean``, ``max`` or ``leader`` over the channels of a unit (see ``aggregation``).
     """
 
-    loader: Iterable[object]
+    loader: Iterable[object] = field(repr=False)
     aggregate: str = "sum"
     site = "map"
     sums = 1
@@ -92,16 +93,18 @@ def observed(
 
     Raises:
         UserMistake: a batch is none.
+        InvalidScore: an activation is not finite.
         Ungatable: a channel's samples cannot be told apart.
     """
     model, samples = graph.model, 0
-    device = next((tensor.device for tensor in parameters_by_name(model).values()), torch.device("cpu"))
     rows: dict[Place, Rows] = {}
 
     def observe(place: Place, activation: Tensor) -> None:
         nonlocal samples
         if place not in rows:
             rows[place] = gates.rows(place)
+        if not bool(activation.isfinite().all()):
+            raise InvalidScore(f"NaN or infinity comes out of {place.where}; check the data and the weights")
         maps = channels_first(activation, place, rows[place])
         samples += len(maps) if numbers[place] == 0 else 0
         see(numbers[place], maps)
@@ -115,7 +118,7 @@ def observed(
                 model(*inputs.positional, **inputs.keyword)
     finally:
         set_training(model, modes)
-    return gates.places[0], samples, device
+    return gates.places[0], samples, device_of(graph)
 
 
 def channels_first(activation: Tensor, place: Place, rows: Rows) -> Tensor:
@@ -149,7 +152,8 @@ def put_together(graph: Graph, places: Sequence[Place], rated: Sequence[Tensor],
             mine = np.flatnonzero(place.group.reshape(-1) == number)
             if len(mine):
                 order = mine[np.argsort(place.unit.reshape(-1)[mine], kind="stable")]
-                if (place.unit.reshape(-1)[order].reshape(group.units, -1) != np.arange(group.units)[:, None]).any():
+                owners = np.repeat(np.arange(group.units), len(mine) // group.units)
+                if not np.array_equal(place.unit.reshape(-1)[order], owners):
                     raise Ungatable(f"only some channels of group {group.name} pass {place.where}")
                 parts.append(values.cpu()[torch.from_numpy(order)].view(group.units, -1))
                 depths.append(until.get(calls[place.call], 0))

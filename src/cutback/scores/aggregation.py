@@ -41,6 +41,11 @@ def aggregated(parts: Sequence[Tensor], how: str, depths: Sequence[int]) -> Tens
 
     Returns:
         The scores of the units, ``(units,)``.
+
+    Example:
+        >>> branch, projection = torch.tensor([[1.0], [5.0]]), torch.tensor([[4.0], [2.0]])
+        >>> {how: aggregated([branch, projection], how, [3, 1]).tolist() for how in ("sum", "max", "leader")}
+        {'sum': [5.0, 7.0], 'max': [4.0, 5.0], 'leader': [4.0, 2.0]}
     """
     if how == "leader":
         return parts[min(range(len(parts)), key=depths.__getitem__)].sum(1)

@@ -18,6 +18,15 @@ class APoZ(ActivationScore):
 
     One less the published average percentage of zeros, so that higher means more important. After an activation that
     is never exactly zero all channels score 1.
+
+    Example:
+        >>> import torch, cutback
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 2, 3))
+        >>> graph = cutback.trace(net, torch.zeros(1, 3, 8, 8))
+        >>> loader = [(torch.randn(4, 3, 8, 8), torch.zeros(4)) for _ in range(2)]
+        >>> plan = cutback.plan(graph, score=cutback.scores.APoZ(loader), budget="channels=50%")
+        >>> len(plan.groups[0].kept)
+        4
     """
 
     about = About("Hu 2016, equation 1", needs=("activations",), lowest=("dead",))

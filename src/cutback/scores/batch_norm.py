@@ -37,6 +37,14 @@ class NormScale:
     Attributes:
         aggregate: ``sum``, ``mean``, ``max`` or ``leader`` over the norms of a unit.
         otherwise: the score of groups that no norm scales; without it they are an error.
+
+    Example:
+        >>> import torch, cutback
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 2, 1))
+        >>> net[1].weight.data = torch.tensor([1.0, -2.0, 0.5])
+        >>> cutback.scores.NormScale()(cutback.trace(net, torch.zeros(2, 3, 8, 8)))
+        {'0': tensor([1.0000, 2.0000, 0.5000], dtype=torch.float64)}
     """
 
     about = About("Liu 2017, section 3", lowest=("dead",))

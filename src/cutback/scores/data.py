@@ -25,15 +25,20 @@ def batches_of(graph: Graph, loader: object) -> Iterator[tuple[Inputs, object]]:
     if not isinstance(loader, Iterable):
         kind = type(loader).__name__
         raise UserMistake(f"the loader is {kind}, no iterable; pass batches (inputs, labels), such as a DataLoader")
-    device = next((tensor.device for tensor in parameters_by_name(graph.model).values()), torch.device("cpu"))
+    device = device_of(graph)
     for batch in loader:
         pair = isinstance(batch, tuple | list) and len(batch) == 2
         if not pair and not isinstance(batch, Tensor | Mapping):
-            length = f" of {len(batch)}" if isinstance(batch, tuple | list) else ""
-            raise UserMistake(f"a batch is a {type(batch).__name__}{length}; let the loader yield (inputs, labels)")
+            length = f" of {len(batch)} items" if isinstance(batch, tuple | list) else ""
+            raise UserMistake(f"the loader yields {type(batch).__name__}{length}; let it yield (inputs, labels)")
         given, labels = batch if pair else (batch, None)
         moved = labels.to(device) if isinstance(labels, Tensor) else labels
         yield Inputs.of(given).map(lambda tensor: tensor.to(device)), moved
+
+
+def device_of(graph: Graph) -> torch.device:
+    """Return the device of a graph's model."""
+    return next((tensor.device for tensor in parameters_by_name(graph.model).values()), torch.device("cpu"))
 
 
 def over_ranks(tensor: Tensor, how: str = "sum") -> Tensor:

@@ -5,7 +5,7 @@ to one number an image, a channel's numbers are sorted into bins of equal width,
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ class Entropy:
 
     about = About("Luo & Wu 2017, section 3.2", needs=("activations",), lowest=("dead",))
 
-    loader: Iterable[object]
+    loader: Iterable[object] = field(repr=False)
     aggregate: str = "sum"
     bins: int = 32
 
