@@ -8,7 +8,7 @@ from cutback.cli import console, options
 from cutback.scores import describe
 from cutback.scores import scores as registry
 
-PLAIN_WIDTH = 160
+WIDTH = 180
 """One line a score where that is no terminal."""
 EPILOG = """\b
 Examples:
@@ -30,5 +30,4 @@ def scores(json: options.Json = False) -> None:
     table = Table("score", "needs", "coupled", "what it is", "source", box=None, pad_edge=False)
     for score in found:
         table.add_row(score.name, ", ".join(score.needs), score.aggregate or "-", score.summary, score.source)
-    shown = console.stdout()
-    shown.print(table, width=None if shown.is_terminal else PLAIN_WIDTH, crop=shown.is_terminal)
+    console.stdout(WIDTH).print(table)
