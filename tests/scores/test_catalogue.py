@@ -1,5 +1,6 @@
 """How a score is named, made and checked."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +9,9 @@ import torch
 
 import cutback
 from cutback.errors import InvalidScore, UnknownName, UserMistake
-from cutback.scores import L1, L2, LAMP, Random, describe, make_score, scores
+from cutback.scores import L1, L2, LAMP, Largest, LInf, Random, describe, make_score, scores
 from tests.helpers import chain, image
-from tests.scores.networks import rated
+from tests.scores.networks import projected, rated
 
 
 def test_scores_of_half_precision_weights_do_not_overflow():
@@ -64,12 +65,26 @@ def test_a_score_that_returns_no_mapping_is_named():
         cutback.plan(cutback.trace(chain(), image()), score=Given(None), budget="macs=50%")
 
 
-def test_weights_that_are_not_numbers_are_named():
+@pytest.mark.parametrize("score", ["l1", "l2", "l1:leader", "lamp", "random", L1(aggregate="max")])
+@pytest.mark.parametrize("name", ["3.weight", "3.bias", "1.weight", "8.weight"])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_not_numbers_are_named(score, name, value):
     model = chain()
+    graph = cutback.trace(model, image())
     with torch.no_grad():
-        model[3].weight[2, 0, 0, 0] = float("nan")
-    with pytest.raises(InvalidScore, match=r"3\.weight holds NaN or infinity"):
-        cutback.plan(cutback.trace(model, image()), budget="macs=50%")
+        model.get_parameter(name).view(-1)[2] = value
+    with pytest.raises(InvalidScore, match=rf"{re.escape(name)} holds NaN or infinity"):
+        cutback.plan(graph, score=score, budget="macs=50%")
+
+
+@pytest.mark.parametrize("aggregate", ["sum", "mean", "max", "leader"])
+@pytest.mark.parametrize("score", [L1, L2, LInf, Largest])
+def test_no_layer_of_a_stream_may_hold_what_is_no_number(score, aggregate):
+    model = projected()
+    with torch.no_grad():
+        model.second.weight[3, 0, 0, 0] = float("inf")
+    with pytest.raises(InvalidScore, match=r"second\.weight holds NaN or infinity"):
+        rated(model, score(aggregate=aggregate))
 
 
 def test_a_score_of_ones_own_rules():
