@@ -110,7 +110,8 @@ def plan(
 
     Args:
         graph: from ``trace``.
-        score: a registered name (``l1``), a score or its class; of equal units the first stays.
+        score: a registered name (``l1``; ``l1:leader`` with another aggregate over coupled channels), a score or its
+            class; of equal units the first stays. One that needs data is made with it: ``cutback.scores.APoZ(loader)``.
         budget: what the result may cost: ``"macs=50%"``, ``"params=3M"``, ``"channels=50%"`` (the share of each group
             that stays, rounded down), or several. The result is never over a budget, and within 1 % of the dense cost
             below the binding one wherever steps are that fine (else ``notes`` says so).

@@ -68,6 +68,10 @@ class ArchitectureMismatch(CutbackError):
     """A plan or checkpoint belongs to another architecture than the model at hand."""
 
 
+class Ungatable(CutbackError):
+    """A gate cannot be put where it was asked for, or its rows do not belong to one sample each."""
+
+
 class NotEquivalent(CutbackError):
     """The pruned model does not compute what the original with silenced channels computes.
 

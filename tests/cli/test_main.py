@@ -10,6 +10,7 @@ import cutback
 from cutback.cli import check
 from cutback.cli.main import main
 from cutback.errors import DataError, NotEquivalent
+from cutback.scores import scores
 from tests.cli.helpers import refusal
 
 
@@ -34,11 +35,21 @@ def test_version_in_a_process_of_its_own() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"cutback {cutback.__version__}\n", "")
 
 
-def test_scores_are_listed(capsys) -> None:
+def test_scores_are_listed_one_a_line_with_their_source(capsys) -> None:
     assert main(["scores"]) == 0
-    assert "Li 2016" in capsys.readouterr().out
+    title, *lines = capsys.readouterr().out.splitlines()
+    assert title.split("  ")[0] == "score"
+    assert [line.split()[0] for line in lines] == sorted(scores)
+    assert next(line for line in lines if line.startswith("l1 ")).rstrip().endswith("Li 2016, section 3.1")
     assert main(["scores", "--json"]) == 0
-    assert {"l1", "random"} <= {score["name"] for score in json.loads(capsys.readouterr().out)["scores"]}
+    listed = {score["name"]: score for score in json.loads(capsys.readouterr().out)["scores"]}
+    assert listed["l1"] == {
+        "name": "l1",
+        "summary": "Sum of the absolute weights of each filter.",
+        "source": "Li 2016, section 3.1",
+        "needs": ["weights"],
+        "aggregate": "sum",
+    }
 
 
 def test_methods_are_listed_or_said_to_be_missing(capsys) -> None:

@@ -10,10 +10,12 @@ import pytest
 import torch
 
 import cutback
+from cutback.cli import job
 from cutback.cli.main import main
 from cutback.cli.models import load_model
 from cutback.models import build
 from cutback.train import evaluate, load_data
+from cutback.train.batches import Sample
 from tests.cli.helpers import MIXED, SMALL, draw, write
 
 
@@ -141,3 +143,29 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path, monkeypatch, capsys) -> No
         assert main(["prune", "my.py:make", *options, "--seed", seed, "--out", out]) == 0
     weights = {name: Path(name, "model.safetensors").read_bytes() for name in "abc"}
     assert weights["a"] == weights["b"] != weights["c"]
+
+
+def test_scores_that_need_data_see_the_training_split(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "my.py", SMALL)
+    options = ["--budget", "channels=50%", "--train", "1", "--finetune", "0", "--json"]
+    seen = []
+
+    class Watched(Sample):
+        def __iter__(self):
+            for images, labels in super().__iter__():
+                seen.append((len(images), self.split))
+                yield images, labels
+
+    monkeypatch.setattr(job, "Sample", Watched)
+    monkeypatch.setattr(job, "SCORED_PICTURES", 100)
+    kept = {}
+    for out, score in (("a", "apoz"), ("b", "apoz"), ("c", "mean-std:leader"), ("d", "l1")):
+        seen.clear()
+        assert main(["prune", "my.py:make", *options, "--score", score, "--out", out]) == 0
+        kept[out] = Path(out, "plan.json").read_bytes()
+        train = load_data("digits", seed=0).train
+        assert [count for count, _ in seen] == ([] if score == "l1" else [32, 32, 32, 32] * 2)  # tried first on a copy
+        assert all(len(split) == len(train) for _, split in seen)
+        capsys.readouterr()
+    assert kept["a"] == kept["b"] != kept["d"]

@@ -19,9 +19,9 @@ SECONDS_BETWEEN_LINES, MOST_SECONDS_BETWEEN_LINES = 5.0, 60.0
 """Lines come ever more rarely, so that a log of a long run stays short."""
 
 
-def stdout() -> Console:
-    """Return a console on stdout; where that is no terminal, lines are not broken at 80 columns."""
-    return Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False, markup=False)
+def stdout(width: int = PLAIN_WIDTH) -> Console:
+    """Return a console on stdout; where that is no terminal, lines are broken at a width of their own, not at 80."""
+    return Console(width=None if sys.stdout.isatty() else width, highlight=False, markup=False)
 
 
 def print_json(document: Mapping[str, object]) -> None:

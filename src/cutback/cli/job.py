@@ -19,9 +19,11 @@ from cutback.measure import compare_latency
 from cutback.planning.plan import Plan
 from cutback.surgery.verify import Proof
 from cutback.train import Data, FitResult, check_model, evaluate, fit, load_data
-from cutback.train.batches import batches
+from cutback.train.batches import Sample, batches
 
 LATENCY_REPEATS = 50
+SCORED_PICTURES = 2048
+"""Scores that need data see so many pictures of the training split."""
 
 
 def run_job(request: Request, reporter: Reporter) -> dict[str, object]:
@@ -100,7 +102,10 @@ class _Job:
         """Cut a model in place, proven."""
         request = self.request
         graph = cutback.trace(model, self.example, granularity=request.granularity)
-        score = request.make_score()
+        sample = Sample(
+            self.data.train, SCORED_PICTURES, request.batch_size, torch.device(request.device), request.seed
+        )
+        score = request.make_score(sample)
         plan = cutback.plan(
             graph,
             score=score,

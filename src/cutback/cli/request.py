@@ -1,7 +1,7 @@
 """What ``cutback prune`` was asked for, and what can be said against it before any work."""
 
-import inspect
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +11,9 @@ from cutback.cli.staging import check_new_folder
 from cutback.errors import InvalidBudget, UserMistake
 from cutback.graph.granularity import check_granularity
 from cutback.planning.budget import parse_budgets
-from cutback.scores import Score, scores
+from cutback.scores import Score, make_score
 from cutback.train.data import Shape
+from cutback.train.evaluation import cross_entropy
 
 BASELINE_EPOCHS = 20
 
@@ -60,14 +61,17 @@ class Request:
         """Folder to write."""
         return self.out or Path("runs") / (re.split(r"[:/\\]", self.model)[-1] or "model")
 
-    def make_score(self) -> Score:
-        """Return the score, seeded where it draws at random.
+    def make_score(self, loader: Iterable[object] = ()) -> Score:
+        """Return the score, seeded where it draws at random; one that needs a loss gets the cross entropy.
+
+        Args:
+            loader: batches ``(inputs, labels)``, which a score that needs data reads when it is called.
 
         Raises:
             UnknownName: no score has that name.
+            UserMistake: it cannot put coupled slices together in that way.
         """
-        entry = scores.get(self.score)
-        return entry(seed=self.seed) if "seed" in inspect.signature(entry).parameters else entry()
+        return make_score(self.score, loader=loader, loss=cross_entropy, seed=self.seed)
 
     def check(self) -> None:
         """Refuse what cannot be carried out, as far as that shows without model and data.

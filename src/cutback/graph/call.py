@@ -1,6 +1,6 @@
 """One call of an operator as a rule sees it, and the table of rules."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import UnionType
 from typing import TypeVar
@@ -109,6 +109,7 @@ class Trail:
         balanced: the blocks that must keep equally many.
         widths: attributes of the running module that hold widths: path, name, and the labels along each dimension.
         rescaled: what must make up for a width that the operator divides by.
+        given: what stood for its arguments, by the names of the operator's schema.
     """
 
     whole_blocks: bool = False
@@ -122,6 +123,7 @@ class Trail:
     balanced: list[Balance] = field(default_factory=list)
     widths: list[tuple[str, str, tuple[Tensor, ...]]] = field(default_factory=list)
     rescaled: list[Rescaling] = field(default_factory=list)
+    given: Mapping[str, object] = field(default_factory=dict)
 
     def restart(self) -> None:
         """Forget what a rule did before it refused the call."""

@@ -307,7 +307,7 @@ def capture(
     model: nn.Module,
     inputs: Inputs,
     *,
-    training: bool,
+    training: bool | Mapping[str, bool],
     reached: list[str] | None = None,
     origins: bool = True,
     dropout: bool = False,
@@ -317,7 +317,7 @@ def capture(
     Args:
         model: the model; may be in any mode, on any device.
         inputs: its arguments, tensors of the model's device and type.
-        training: record in train mode instead of eval mode.
+        training: record in train mode instead of eval mode; or the mode of each module by path.
         reached: receives the names of the calls recorded when the forward pass fails.
         origins: note where the numbers in its calls come from.
         dropout: record dropout too, which is left out otherwise.
@@ -343,12 +343,13 @@ class _Subject:
         model: nn.Module,
         inputs: Inputs,
         *,
-        training: bool,
+        training: bool | Mapping[str, bool],
         origins: bool,
         dropout: bool,
         changing: Callable[[ModuleRecorder], None],
     ) -> None:
-        self._clone, self._inputs, self._training = structural_clone(model), inputs, training
+        self._clone, self._inputs = structural_clone(model), inputs
+        self._training = training if isinstance(training, bool) else training[""]
         set_training(self._clone, training)
         self.states = state_tensors(self._clone)
         self.modules = ModuleRecorder(self._clone, changing)
@@ -388,7 +389,12 @@ class _Subject:
 
 
 def recorded(
-    model: nn.Module, inputs: Inputs, *, training: bool, origins: bool = True, dropout: bool = False
+    model: nn.Module,
+    inputs: Inputs,
+    *,
+    training: bool | Mapping[str, bool],
+    origins: bool = True,
+    dropout: bool = False,
 ) -> Capture:
     """Capture with the fast recorder.
 
@@ -411,7 +417,7 @@ def made_by_make_fx(
     model: nn.Module,
     inputs: Inputs,
     *,
-    training: bool,
+    training: bool | Mapping[str, bool],
     reached: list[str],
     origins: bool = True,
     dropout: bool = False,
@@ -446,7 +452,7 @@ def made_by_make_fx(
             "single graph describes it; take the decision out of forward"
         ) from error
     except Exception as error:
-        mode = "train" if training else "eval"
+        mode = "train" if (training if isinstance(training, bool) else training[""]) else "eval"
         raise CaptureError(
             f"{type(model).__name__} failed in {mode} mode on inputs of shape {inputs.describe()}: "
             f"{type(error).__name__}: {error}"

@@ -78,7 +78,8 @@ def label(
     found = Labelling([], [], [], [])
 
     def apply(node: fx.Node, arguments: dict[str, object], value: object) -> Labels:
-        call = Call(node, operator_of(node), arguments, value, store, states, Trail(node in whole), found.assumptions)
+        trail = Trail(node in whole, given=arguments)
+        call = Call(node, operator_of(node), arguments, value, store, states, trail, found.assumptions)
         call.decided, call.earlier = iter(decided.get(node, ())), found.trails
         found.trails.append(call.trail)
         result = _label_call(call, refused.get(node))

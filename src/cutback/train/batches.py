@@ -1,6 +1,8 @@
 """Mini-batches of a split on a device: by indexing where it lies in memory, through a DataLoader elsewhere."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 from typing import cast
 
 import torch
@@ -37,6 +39,31 @@ def batches(
     )
     for images, labels in source:
         yield images.to(device), labels.long().to(device)
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Batches of pictures drawn from a split, the same ones each time it is iterated.
+
+    Attributes:
+        split: a map-style dataset of (image, label).
+        pictures: how many at most, rounded up to whole batches.
+        batch_size: pictures in a batch.
+        device: where the batches are put.
+        seed: seed of the draw.
+    """
+
+    split: Split
+    pictures: int
+    batch_size: int
+    device: torch.device
+    seed: int
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches, images (N, C, H, W) and labels (N,)."""
+        shuffle = torch.Generator().manual_seed(self.seed)
+        drawn = batches(self.split, self.batch_size, self.device, shuffle)
+        return islice(drawn, -(-self.pictures // self.batch_size))
 
 
 def _indexed(split: TensorDataset, batch_size: int, shuffle: torch.Generator | None) -> Iterator[Batch]:

@@ -113,6 +113,17 @@ def logits(outputs: object) -> Tensor:
     return scores
 
 
+def cross_entropy(outputs: object, labels: Tensor) -> Tensor:
+    """Return the mean cross entropy of what a model returned, in nats, for labels (N,).
+
+    Raises:
+        DataError: the outputs are no class scores, or a label is none of theirs.
+    """
+    found = logits(outputs)
+    check_labels(found, labels)
+    return functional.cross_entropy(found, labels)
+
+
 def check_labels(outputs: Tensor, labels: Tensor) -> None:
     """Raise ``DataError`` unless every label (N,) is one of the outputs (N, num_classes)."""
     low, high = (int(bound) for bound in labels.aminmax())

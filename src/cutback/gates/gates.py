@@ -1,0 +1,192 @@
+"""Gates around a model: factors on its activations, and what the loss says about each."""
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from torch import Tensor
+
+from cutback.errors import UnknownName, UserMistake
+from cutback.gates.factors import Factors
+from cutback.gates.live import LiveCapture, captured, key_of
+from cutback.gates.passing import Observer, Passing, Standing, standing
+from cutback.gates.places import Place, find_places
+from cutback.gates.reading import Reader
+from cutback.gates.rows import RowMap, Rows, row_map
+from cutback.graph.clone import state_tensors
+from cutback.graph.graph import Graph
+from cutback.graph.inputs import Inputs
+from cutback.graph.nests import filled
+from cutback.registry import near_misses
+
+
+class Gates:
+    """One gate a unit, at every place of a site, while the ``with`` block lasts.
+
+    Inside it the user's own ``model(x)`` runs the graph captured from it, on its own parameters and buffers, in its
+    present mode: gradients arrive and statistics move as ever, also inside ``DistributedDataParallel`` and under
+    autocast. Hooks of submodules do not run. On exit, also after an exception, nothing is left behind.
+
+    Args:
+        graph: the traced model.
+        site: ``consumer``, ``norm``, ``stream``, ``output``, ``feature`` or ``map``, see ``cutback.gates``.
+        groups: names of the groups to be gated; all of them by default.
+        reading: gather the gradients of the gates, see ``take``.
+        observe: receives each place and the activation there (masked, where it is), in the order of the forward pass.
+
+    Attributes:
+        graph: the traced model.
+        groups: names of the gated groups.
+        places: for each of the graph's captures, the places of the gates in order.
+
+    Raises:
+        UnknownName: there is no such site or group.
+        Ungatable: a group has no place at the site; the message says which groups to leave out.
+
+    Example:
+        >>> with Gates(graph, "norm") as gates:
+        ...     for images, labels in loader:
+        ...         loss_function(model(images), labels).backward()
+        ...         batches.append({name: gradient.sum(0).square() for name, gradient in gates.take().items()})
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        site: str = "consumer",
+        *,
+        groups: Sequence[str] | None = None,
+        reading: bool = True,
+        observe: Observer | None = None,
+    ) -> None:
+        self.graph = graph
+        self.places = [find_places(graph, number, site, groups) for number in range(len(graph.captures))]
+        self.groups = tuple(group.name for group in graph.groups if groups is None or group.name in groups)
+        self._units = {group.name: group.units for group in graph.groups if group.name in self.groups}
+        self._names = [group.name for group in graph.groups]
+        self._observe = observe
+        self._reader = Reader(self._names, self._units) if reading else None
+        self._factors = Factors(self._names, {})
+        self._live: dict[Hashable, tuple[LiveCapture, Standing]] = {}
+        self._rows: dict[int, RowMap] = {}
+        self._own_forward: object = None
+        self._inside = False
+
+    def __enter__(self) -> Self:
+        """Put the gates in.
+
+        Raises:
+            UserMistake: the model is inside gates already.
+        """
+        held = vars(self.graph.model)
+        if isinstance(held.get("forward"), _Gated):
+            raise UserMistake("the model is inside other gates already; leave them first")
+        self._own_forward, self._inside = held.get("forward"), True
+        held["forward"] = _Gated(self._run)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the gates out."""
+        self._restore()
+        self._inside = False
+        self._live.clear()
+
+    def mask(self, factors: Mapping[str, Tensor]) -> None:
+        """Multiply activations by one factor a unit, until told otherwise.
+
+        Args:
+            factors: for each group's name ``(units,)``, the same for all samples, or ``(N, units)``, one row a sample.
+                Groups left out are not multiplied; an empty mapping ends all masking. Autograd leaves gradients in
+                those that require them.
+
+        Raises:
+            UnknownName: a group is not gated.
+            UserMistake: a tensor has another shape.
+        """
+        for name, factor in factors.items():
+            if name not in self._units:
+                raise UnknownName(f"no gated group is called {name!r}; {near_misses(name, list(self.groups))}")
+            if factor.dim() not in (1, 2) or factor.shape[-1] != self._units[name]:
+                raise UserMistake(
+                    f"the factors of group {name} have shape {tuple(factor.shape)}; write ({self._units[name]},) or "
+                    f"(N, {self._units[name]})"
+                )
+        self._factors = Factors(self._names, factors)
+
+    def take(self) -> dict[str, Tensor]:
+        """Return the gradients of the gates that have arrived since the last call, and forget them.
+
+        Returns:
+            For each group ``(N, units)``: for each sample the derivative of what ``backward`` was called on by a factor
+            on the unit at all of its places at once; zero where the pass did not reach. Of a loss averaged over the
+            batch these are the samples' shares: times ``N`` they are the derivatives of each sample's own loss.
+
+        Raises:
+            UserMistake: these gates do not read, or the model has not run since.
+        """
+        if self._reader is None:
+            raise UserMistake("these gates do not read gradients; make them with reading=True")
+        return self._reader.take()
+
+    def rows(self, place: Place) -> Rows:
+        """Return how the samples lie at a place.
+
+        Raises:
+            Ungatable: its rows do not belong to one sample each.
+        """
+        number = next(n for n, places in enumerate(self.places) if place in places)
+        return self._row_map(number).at(place)
+
+    def _run(self, inputs: Inputs) -> object:
+        """Run the gated model."""
+        live, stands = self._prepared(inputs)
+        passing = Passing(live, stands, self._row_map, self._factors, self._reader, self._observe)
+        results = live.capture.execute(state_tensors(self.graph.model), inputs, passing.call)
+        return filled(live.capture.returned, results)
+
+    def _prepared(self, inputs: Inputs) -> tuple[LiveCapture, Standing]:
+        """Return a capture that fits the inputs, and where gates stand in it."""
+        key = key_of(self.graph.model, inputs)
+        if key not in self._live:
+            with self._plain():
+                live = captured(self.graph, inputs)
+            self._live[key] = live, standing(live, self.places[live.traced])
+        return self._live[key]
+
+    def _row_map(self, number: int) -> RowMap:
+        if number not in self._rows:
+            with self._plain():
+                self._rows[number] = row_map(self.graph, number, self.places[number])
+        return self._rows[number]
+
+    @contextmanager
+    def _plain(self) -> Iterator[None]:
+        """Put the model's own forward in its place for a while."""
+        held = vars(self.graph.model)
+        gated = held.get("forward")
+        self._restore()
+        try:
+            yield
+        finally:
+            if self._inside and gated is not None:
+                held["forward"] = gated
+
+    def _restore(self) -> None:
+        held = vars(self.graph.model)
+        if isinstance(held.get("forward"), _Gated):
+            del held["forward"]
+        if self._inside and self._own_forward is not None:
+            held["forward"] = self._own_forward
+
+
+class _Gated:
+    """What stands for the model's ``forward`` inside the ``with`` block."""
+
+    def __init__(self, run: Callable[[Inputs], object]) -> None:
+        self._run = run
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        return self._run(Inputs(args, kwargs))

@@ -1,0 +1,204 @@
+"""Many masks in one pass, restarted from the layer that they touch."""
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, fx
+
+from cutback.errors import Ungatable, UserMistake
+from cutback.gates.factors import Factors
+from cutback.gates.live import LiveCapture, captured, key_of
+from cutback.gates.passing import Passing, standing
+from cutback.gates.places import find_places
+from cutback.gates.rows import RowMap, row_map
+from cutback.gates.walking import Walk
+from cutback.graph.capture import module_path, operator_of
+from cutback.graph.clone import state_tensors
+from cutback.graph.graph import Graph
+from cutback.graph.inputs import Inputs, tensors_in
+from cutback.graph.nests import filled
+
+_Key = tuple[Hashable, ...]
+
+
+class Restarts:
+    """Runs a model from any layer on with many masks at once.
+
+    Args:
+        graph: the traced model; it runs in its present mode, in which samples must not meet, and without dropout.
+        site: where masks stand, see ``cutback.gates``.
+        groups: names of the groups that will be masked; all of them by default.
+
+    Raises:
+        UnknownName: there is no such site or group.
+        Ungatable: a group has no place at the site.
+
+    Example:
+        >>> run = Restarts(graph).on(images)  # (N, C, H, W)
+        >>> logits = run.masked({"layer1.0.conv1": 1 - torch.eye(16)})  # (16 * N, classes)
+    """
+
+    def __init__(self, graph: Graph, site: str = "consumer", *, groups: Sequence[str] | None = None) -> None:
+        self.graph = graph
+        self.groups = tuple(group.name for group in graph.groups if groups is None or group.name in groups)
+        self.places = [find_places(graph, number, site, groups) for number in range(len(graph.captures))]
+        self._captures: dict[Hashable, LiveCapture] = {}
+        self._row_maps: dict[int, RowMap] = {}
+
+    def on(self, inputs: object) -> "Restart":
+        """Take a batch: a tensor, a tuple of positional or a dict of keyword arguments."""
+        return Restart(self, Inputs.of(inputs))
+
+    def capture(self, inputs: Inputs) -> LiveCapture:
+        """Return a capture that fits inputs."""
+        key = key_of(self.graph.model, inputs)
+        if key not in self._captures:
+            self._captures[key] = captured(self.graph, inputs, dropout=False)
+        return self._captures[key]
+
+    def row_map(self, number: int) -> RowMap:
+        """Return where samples lie, for the number of a traced capture."""
+        if number not in self._row_maps:
+            self._row_maps[number] = row_map(self.graph, number, self.places[number])
+        return self._row_maps[number]
+
+
+class Restart:
+    """One batch, run once up to the layers that masks touch; made by ``Restarts.on``.
+
+    Masks of the same or of later layers than the last ones cost least; for earlier ones it starts from the inputs
+    again. ``order`` tells.
+
+    Args:
+        restarts: what is known of the model.
+        inputs: the batch.
+    """
+
+    def __init__(self, restarts: Restarts, inputs: Inputs) -> None:
+        self._restarts, self._inputs = restarts, inputs
+        self._live = restarts.capture(inputs)
+        self._places = restarts.places[self._live.traced]
+        self._names = [group.name for group in restarts.graph.groups]
+        self._states = {name: tensor.detach() for name, tensor in state_tensors(restarts.graph.model).items()}
+        self._walk = self._started()
+
+    @property
+    def samples(self) -> int:
+        """How many samples the batch has."""
+        return self._live.samples
+
+    @property
+    def order(self) -> list[str]:
+        """The groups in the order in which their first masked layers come."""
+        return sorted(self._restarts.groups, key=lambda name: self._first([name]))
+
+    @torch.no_grad()
+    def plain(self) -> object:
+        """Return what the model returns without masks."""
+        return filled(self._live.capture.returned, self._started().finish())
+
+    def each(self, masks: Mapping[str, Tensor]) -> list[object]:
+        """Return what the model returns for the batch with each mask, one after the other; see ``masked``."""
+        together = list(tensors_in(self.masked(masks)))
+        returned = self._live.capture.returned
+        parts = [self._parts(t, node) for t, node in zip(together, self._live.capture.results, strict=True)]
+        return [filled(returned, outputs) for outputs in zip(*parts, strict=True)]
+
+    @torch.no_grad()
+    def masked(self, masks: Mapping[str, Tensor]) -> object:
+        """Run the model once with each mask.
+
+        Args:
+            masks: for each group's name factors ``(K, units)``, the same ``K`` for all.
+
+        Returns:
+            What the model returns for ``K`` copies of the batch, one after the other: row ``k * N + n`` is sample ``n``
+            under mask ``k``.
+
+        Raises:
+            UserMistake: there is no mask, or not equally many for every group.
+            Ungatable: samples meet behind the masks, or some activation's rows do not belong to one sample each.
+        """
+        counts = {len(mask) for mask in masks.values()}
+        if len(counts) != 1:
+            raise UserMistake(f"masks of {sorted(counts)} rows; give every group equally many, at least one")
+        (count,) = counts
+        wide = self._restarts.capture(self._repeated(count))
+        factors = Factors(self._names, {n: mask.repeat_interleave(self.samples, 0) for n, mask in masks.items()})
+        numbers = [self._names.index(name) for name in masks]
+        places = [place for place in self._places if place.has(numbers)]
+        passing = Passing(wide, standing(wide, places), self._restarts.row_map, factors, None, None)
+        first = self._first(masks)
+        start = wide.capture.nodes.index(wide.calls[first])
+        walk = Walk(wide.capture, self._values(wide, first, start, count), start)
+        return filled(wide.capture.returned, walk.finish(passing.call))
+
+    def _parts(self, output: Tensor, node: fx.Node) -> Sequence[Tensor]:
+        """Return an output of copies of the batch for each copy."""
+        rows = self._restarts.row_map(self._live.traced).result(_key(node, self._live.numbers), "an output")
+        return rows.parted(output, self.samples)
+
+    def _first(self, names: Iterable[str]) -> int:
+        """Return the number of the first call that masks of groups touch."""
+        numbers = [self._names.index(name) for name in names]
+        return min(place.call for place in self._places if place.has(numbers))
+
+    def _started(self) -> Walk:
+        """Return a walk from the inputs on."""
+        given = [*(self._states[name] for name in self._live.capture.states), *self._inputs.tensors()]
+        return Walk(self._live.capture, dict(zip(self._live.capture.nodes, given, strict=False)))
+
+    def _repeated(self, count: int) -> Inputs:
+        """Return the inputs with copies of the batch one after the other."""
+        return self._inputs.map(lambda t: torch.cat([t] * count) if t.dim() and len(t) == self.samples else t)
+
+    def _values(self, wide: LiveCapture, first: int, start: int, count: int) -> dict[fx.Node, object]:
+        """Return all that a capture for copies of the batch needs from a call on."""
+        capture = wide.capture
+        given = [*(self._states[name] for name in capture.states), *self._repeated(count).tensors()]
+        values: dict[fx.Node, object] = dict(zip(capture.nodes, given, strict=False))
+        stop = self._live.capture.nodes.index(self._live.calls[first])
+        if stop < self._walk.position:
+            self._walk = self._started()
+        self._walk.until(stop)
+        held = {_key(node, self._live.numbers): value for node, value in self._walk.values.items()}
+        before = set(capture.nodes[:start])
+        for node in (source for user in capture.nodes[start:] for source in user.all_input_nodes):
+            if node in before and node not in values:
+                if node.op == "get_attr":
+                    values[node] = capture.constants[str(node.target)]
+                else:
+                    values[node] = self._copies(node, held, wide, count)
+        return values
+
+    def _copies(self, node: fx.Node, held: Mapping[_Key, object], wide: LiveCapture, count: int) -> object:
+        """Return a value for copies of the batch, from that for the batch."""
+        key, wanted = _key(node, wide.numbers), node.meta["val"]
+        value = held[key]
+        where = f"{module_path(node) or '(model)'} ({operator_of(node)})"
+        if isinstance(value, list | tuple):
+            pairs = enumerate(zip(value, wanted, strict=True))
+            return [self._copied(item, like.shape, (*key, n), where, count) for n, (item, like) in pairs]
+        return self._copied(value, wanted.shape, key, where, count) if isinstance(value, Tensor) else value
+
+    def _copied(self, value: Tensor, shape: torch.Size, key: _Key, where: str, count: int) -> Tensor:
+        """Return a tensor for copies of the batch.
+
+        Raises:
+            Ungatable: its rows are not known to belong to one sample each.
+        """
+        rows = self._restarts.row_map(self._live.traced).result(key, where)
+        result = value.clone() if rows.dimension is None else rows.copied(value, self.samples, count)
+        if result.shape != shape:
+            raise Ungatable(f"the rows of {where} do not grow with the batch as its samples do")
+        return result
+
+
+def _key(node: fx.Node, numbers: Mapping[fx.Node, int]) -> _Key:
+    """Return what names a value in captures for any number of samples: the number of the call, then of the result."""
+    if node in numbers:
+        return (numbers[node],)
+    if operator_of(node) == "getitem":
+        return (*_key(node.args[0], numbers), node.args[1])  # type: ignore[arg-type]
+    source = node.args[0] if node.args else None  # a call without effect, such as ``contiguous``
+    return _key(source, numbers) if isinstance(source, fx.Node) else (node.name,)

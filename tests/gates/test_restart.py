@@ -1,0 +1,117 @@
+"""Many masks in one pass, restarted where they begin, against one whole pass for each mask."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+import cutback
+from cutback.errors import Ungatable, UserMistake
+from cutback.gates import Gates, Restarts
+from tests.gates.networks import BATCH, IMAGES, UNITS, relative, traced, two_blocks
+from tests.helpers import image, randomised, snapshot
+
+
+def one_by_one(graph, inputs, masks, site="consumer"):
+    """Return the outputs under each mask, each from a whole pass."""
+    found = []
+    with Gates(graph, site, reading=False) as gates, torch.no_grad():
+        for number in range(len(next(iter(masks.values())))):
+            gates.mask({name: mask[number] for name, mask in masks.items()})
+            found.append(graph.model(*inputs))
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize("site", ["consumer", "norm", "stream"])
+@pytest.mark.parametrize("inplace", [False, True])
+def test_every_mask_gives_what_a_whole_pass_gives(site, inplace):
+    model = two_blocks(inplace=inplace).eval()
+    graph = traced(model)
+    before = snapshot(model)
+    run = Restarts(graph, site).on(IMAGES)
+    assert torch.equal(run.plain(), model(IMAGES))
+    for name in ("third", "stem", "first"):  # also back to earlier layers
+        masks = {name: 1 - torch.eye(UNITS[name]).double()}
+        assert relative(run.masked(masks), one_by_one(graph, (IMAGES,), masks, site)) < 1e-12
+        assert relative(run.masked(masks), model(IMAGES).repeat(UNITS[name], 1)) > 1e-3
+    assert snapshot(model) == before
+
+
+def test_groups_are_masked_together():
+    model = two_blocks().eval()
+    graph = traced(model)
+    generator = torch.Generator().manual_seed(0)
+    masks = {name: (torch.rand(4, units, generator=generator) > 0.5).double() for name, units in UNITS.items()}
+    found = Restarts(graph).on(IMAGES).masked(masks)
+    assert found.shape == (4 * BATCH, 4)
+    assert relative(found, one_by_one(graph, (IMAGES,), masks)) < 1e-12
+
+
+def test_only_what_follows_is_run_again():
+    model = two_blocks().eval()
+    run = Restarts(traced(model), groups=["third"]).on(IMAGES)
+    masks = {"third": torch.ones(2, 7).double()}
+    run.masked(masks)  # what comes before has run
+    with FlopCounterMode(display=False) as counted:
+        run.masked(masks)
+    copies = 2 * BATCH
+    last = copies * (model.fourth.weight.numel() * 64 + model.head.weight.numel())
+    assert counted.get_total_flops() == 2 * last
+
+
+class Windowed(nn.Module):
+    """Windows folded into the batch in either order, a split, and a stream of a sequence that comes first."""
+
+    def __init__(self, outer: bool):
+        super().__init__()
+        self.outer = outer
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.mixed = nn.Linear(8, 6)
+        self.back = nn.Linear(6, 8)
+        self.left, self.right = nn.Conv2d(4, 5, 1), nn.Conv2d(4, 5, 1)
+        self.head = nn.Linear(5, 4)
+
+    def forward(self, images):
+        x = F.relu(self.stem(images))
+        n, c, h, w = x.shape
+        windows = x.view(n, c, 2, h // 2, w).permute(2, 0, 3, 4, 1) if self.outer else None
+        if windows is None:
+            windows = x.view(n, c, 2, h // 2, w).permute(0, 2, 3, 4, 1)
+        windows = windows.reshape(n * 2, h // 2 * w, c)
+        windows = self.back(F.gelu(self.mixed(windows)))
+        shape = (2, n, h // 2, w, c) if self.outer else (n, 2, h // 2, w, c)
+        windows = windows.view(shape).permute((1, 4, 0, 2, 3) if self.outer else (0, 4, 1, 2, 3))
+        left, right = windows.reshape(n, c, h, w).chunk(2, 1)
+        sequence = F.relu(self.left(left) + self.right(right)).flatten(2).permute(2, 0, 1)  # (positions, N, C)
+        return self.head(sequence.mean(0))
+
+
+@pytest.mark.parametrize("outer", [False, True])
+def test_windows_are_followed_to_their_samples(outer):
+    model = randomised(Windowed(outer)).double().eval()
+    graph = cutback.trace(model, image().double())
+    run = Restarts(graph).on(IMAGES)
+    generator = torch.Generator().manual_seed(0)
+    for group in graph.groups:
+        masks = {group.name: torch.rand(3, group.units, generator=generator).double()}
+        assert relative(run.masked(masks), one_by_one(graph, (IMAGES,), masks)) < 1e-12
+    with Gates(graph) as gates:
+        model(IMAGES).square().sum().backward()
+        together = gates.take()
+        for n in range(BATCH):
+            model(IMAGES[n : n + 1]).square().sum().backward()
+            for name, gradient in gates.take().items():
+                assert relative(gradient[0], together[name][n]) < 1e-10
+
+
+def test_where_samples_meet_masks_are_refused():
+    run = Restarts(traced(two_blocks().train())).on(IMAGES)
+    with pytest.raises(Ungatable, match="normalises over the batch"):
+        run.masked({"stem": torch.ones(2, 6)})
+
+
+def test_masks_of_different_numbers_are_refused():
+    run = Restarts(traced(two_blocks().eval())).on(IMAGES)
+    with pytest.raises(UserMistake, match=r"masks of \[2, 3\] rows"):
+        run.masked({"stem": torch.ones(2, 6), "first": torch.ones(3, 5)})
