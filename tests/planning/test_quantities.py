@@ -119,7 +119,8 @@ def test_the_plan_tells_every_budgeted_figure_and_keeps_it_in_json():
     assert list(plan.costs) == ["macs", "params", "memory", "size"]
     assert f"memory: {shown('memory', plan.costs['memory'].before)} -> " in str(plan)
     assert cutback.Plan.from_json(plan.to_json()) == plan
-    assert shown("memory", 3 * 2**19) == "1.5 MiB (1,572,864 bytes)"
+    assert shown("memory", 3 * 2**19) == "1.50 MiB (1,572,864 bytes)"
+    assert shown("peak", 1234) == "1,234 bytes"
     assert shown("nothing registered", 1234) == "1,234"
 
 
@@ -139,7 +140,7 @@ def test_plans_for_different_quantities_compose():
 
 def test_an_unreachable_budget_tells_the_lowest_figure_and_that_is_reachable():
     graph = cutback.trace(chain((8, 12)), image())
-    with pytest.raises(BudgetUnreachable, match=r"peak at most .*bytes.*, lowest reachable .*MiB") as raised:
+    with pytest.raises(BudgetUnreachable, match=r"peak at most 10 bytes, lowest reachable [\d,]+ bytes") as raised:
         cutback.plan(graph, budget="peak=10B", max_removed="50%")
     lowest = raised.value.lowest["peak"]
     assert cutback.plan(graph, budget=f"peak={lowest}B", max_removed="50%").costs["peak"].after == lowest
