@@ -113,7 +113,8 @@ class _Job:
             ignore=request.ignore,
             round_to=request.round_to,
             min_channels=request.min_channels,
-            allocate=request.allocate,
+            max_removed=request.max_removed,
+            allocate=request.make_allocation(),
         )
         proof = cutback.prove(graph, plan)
         cutback.apply_(graph, plan, prove=False, ignore_unreached=request.ignore_unreached)

@@ -10,7 +10,10 @@ import torch
 from cutback.cli.staging import check_new_folder
 from cutback.errors import InvalidBudget, UserMistake
 from cutback.graph.granularity import check_granularity
+from cutback.planning.allocation import Allocation, ready
 from cutback.planning.budget import parse_budgets
+from cutback.planning.limits import limits_of
+from cutback.planning.sensitivity import Sensitivity
 from cutback.scores import Score, make_score
 from cutback.train.data import Shape
 from cutback.train.evaluation import cross_entropy
@@ -41,6 +44,7 @@ class Request:
     granularity: str = "channels"
     round_to: int = 1
     min_channels: int = 1
+    max_removed: str | None = None
     learning_rate: float = 0.05
     finetune_learning_rate: float = 0.05
     batch_size: int = 32
@@ -73,6 +77,21 @@ class Request:
         """
         return make_score(self.score, loader=loader, loss=cross_entropy, seed=self.seed)
 
+    def make_allocation(self) -> Allocation:
+        """Return the allocation; of a file's name, the one by the sensitivity curves in it.
+
+        Raises:
+            InvalidBudget: nothing is called that.
+            UserMistake: the file cannot be read.
+            CorruptFile: it holds no curves.
+        """
+        if not self.allocate.endswith(".json"):
+            return ready(self.allocate)
+        try:
+            return ready(Sensitivity.from_json(Path(self.allocate).read_text(encoding="utf-8")))
+        except (OSError, UnicodeError) as error:
+            raise UserMistake(f"cannot read --allocate {self.allocate} ({error}); name a sensitivity scan") from error
+
     def check(self) -> None:
         """Refuse what cannot be carried out, as far as that shows without model and data.
 
@@ -82,6 +101,8 @@ class Request:
         if not parse_budgets(self.budgets):
             raise InvalidBudget("nothing says how much to remove; add for example --budget macs=50%")
         self.make_score()
+        self.make_allocation()
+        limits_of(self.round_to, self.min_channels, self.max_removed)
         check_granularity(self.granularity)
         for option, rate in (("--lr", self.learning_rate), ("--finetune-lr", self.finetune_learning_rate)):
             if not 0 < rate < float("inf"):

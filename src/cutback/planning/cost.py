@@ -34,7 +34,7 @@ class CostModel:
             if slot.state not in shapes:
                 continue
             owned = owners.sizes
-            if owned.keys() - {-1} and not _goes_with_rows(slot, owners):
+            if owned.keys() - {-1} and not goes_with_rows(slot, owners):
                 fixed.append(owned.get(-1, 0))
                 entries += [(n // int(self._total[g]), len(numbers), g) for g, n in owned.items() if g >= 0]
                 numbers[slot] = len(numbers)
@@ -84,7 +84,7 @@ class CostModel:
         return self.of(quantity, self._total)
 
 
-def _goes_with_rows(slot: Slot, owners: UnitMap) -> bool:
+def goes_with_rows(slot: Slot, owners: UnitMap) -> bool:
     """Whether the blocks of a grouped weight go whole, so that its rows tell what is left of it."""
     if slot.blocks == 1:
         return False
