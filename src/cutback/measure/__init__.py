@@ -2,5 +2,6 @@
 
 from cutback.measure.latency import Latency, compare_latency
 from cutback.measure.macs import macs, params
+from cutback.measure.setting import LatencySetting
 
-__all__ = ["Latency", "compare_latency", "macs", "params"]
+__all__ = ["Latency", "LatencySetting", "compare_latency", "macs", "params"]
