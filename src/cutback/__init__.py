@@ -15,6 +15,7 @@ from cutback.api import apply, apply_, load, load_plan, plan, prune, save, trace
 from cutback.errors import CutbackError
 from cutback.graph.graph import Graph
 from cutback.planning.plan import Plan
+from cutback.planning.sensitivity import Sensitivity
 from cutback.surgery.verify import Proof, prove
 from cutback.surgery.wrappers import rewrap
 
@@ -24,6 +25,7 @@ __all__ = [
     "Graph",
     "Plan",
     "Proof",
+    "Sensitivity",
     "apply",
     "apply_",
     "errors",

@@ -20,9 +20,11 @@ from cutback.graph.groups import couple
 from cutback.graph.inputs import Inputs
 from cutback.graph.unwrap import unwrapped, wrappers_of
 from cutback.io.checkpoint import load_checkpoint, read_plan, save_checkpoint
-from cutback.planning.budget import parse_budgets
+from cutback.planning.allocation import Allocation
+from cutback.planning.budget import Budget, parse_budgets
 from cutback.planning.make import make_plan
 from cutback.planning.plan import Plan
+from cutback.planning.sensitivity import Sensitivity
 from cutback.planning.shares import Share
 from cutback.scores.catalogue import Score
 from cutback.surgery.converting import graph_form, note_sources
@@ -99,29 +101,36 @@ def plan(
     graph: Graph,
     *,
     score: str | Score | type[Score] = "l1",
-    budget: str | Sequence[str] | None = None,
+    budget: str | Budget | Sequence[str | Budget] | None = None,
     keep: Mapping[str, Share] | None = None,
     ignore: str | Sequence[str] = (),
     round_to: int = 1,
     min_channels: int = 1,
-    allocate: str = "uniform",
+    max_removed: str | float | None = None,
+    allocate: str | Allocation | Sensitivity = "uniform",
 ) -> Plan:
     """Choose what to remove. Changes nothing.
 
     Args:
         graph: from ``trace``.
         score: a registered name (``l1``), a score or its class; of equal units the first stays.
-        budget: what the result may cost: ``"macs=50%"``, ``"params=3M"``, ``"channels=50%"`` (the share of each group
-            that stays, rounded down), or several. The result is never over a budget, and within 1 % of the dense cost
-            below the binding one wherever steps are that fine (else ``notes`` says so).
+        budget: what the result may cost, in per cent of the dense network or absolute: ``"macs=50%"``, ``"params=3M"``,
+            ``"memory=20MiB"`` (outputs of convolutions), ``"peak=8MiB"`` (the most activations that are live at once),
+            ``"size=5MB"`` (of the saved file), ``"channels=50%"`` (the share of each group that stays, rounded down),
+            or several. MACs and memory are those of a batch of one. The result is never over a budget, and within 1 %
+            of the dense cost below the binding one wherever steps are that fine (else ``notes`` says so).
         keep: by hand, module path patterns to what stays of the layer: ``{"layer1.*.conv1": "40%"}`` or a number of
             channels. Shares round down.
         ignore: module path patterns whose outputs stay whole; a pattern may name a layer, a module that holds layers,
             or a parameter that the model itself holds.
         round_to: widths that change become multiples of this; ``notes`` names those that cannot.
         min_channels: so many channels stay in each layer.
-        allocate: ``uniform`` (the same share of each group) or ``global`` (lowest scores first wherever they are, each
-            group's scores divided by their mean).
+        max_removed: at most this share of each layer's channels goes: ``"80%"`` or 0.8.
+        allocate: how the cut is shared out. ``uniform``: the same share of each group. ``greedy``: the same, each layer
+            scored without the inputs that are gone. ``global``: lowest scores first wherever they are, each group's
+            scores divided by their mean; ``global-raw``: as they are. ``isomorphic``: as ``global``, among groups of
+            the same form. ``per-macs``, ``per-params``, ``per-memory``: lowest score for what removing it saves.
+            ``knapsack``: the highest total score that the budgets permit. Or a ``Sensitivity``: equal loss of accuracy.
 
     Raises:
         UserMistake: an argument is of another kind than asked for.
@@ -140,6 +149,7 @@ def plan(
         ignore=ignore,
         round_to=round_to,
         min_channels=min_channels,
+        max_removed=max_removed,
         allocate=allocate,
     )
 
@@ -267,10 +277,11 @@ def prune(
     macs: str | float | None = None,
     params: str | float | None = None,
     channels: str | float | None = None,
+    budget: str | Budget | Sequence[str | Budget] = (),
     score: str | Score | type[Score] = "l1",
     ignore: str | Sequence[str] = (),
     round_to: int = 1,
-    allocate: str = "uniform",
+    allocate: str | Allocation | Sensitivity = "uniform",
 ) -> Model:
     """Return a pruned, proven copy of a model; the model itself is left as it is.
 
@@ -280,10 +291,11 @@ def prune(
         macs: share of the MACs the result may cost, between 0 and 1 or as written in a budget (``"50%"``, ``"200M"``).
         params: share of the parameters.
         channels: share of each group that stays.
+        budget: more budgets, as for ``plan``: ``"peak=8MiB"``.
         score: see ``plan``, like the rest.
         ignore: module path patterns whose outputs stay whole.
         round_to: widths that change become multiples of this.
-        allocate: ``uniform`` or ``global``.
+        allocate: how the cut is shared out.
 
     Raises:
         CutbackError: see ``trace``, ``plan`` and ``apply_``.
@@ -295,14 +307,14 @@ def prune(
         4
     """
     given = {"macs": macs, "params": params, "channels": channels}
-    budget = [f"{quantity}={_percent(share)}" for quantity, share in given.items() if share is not None]
-    if not budget:
+    shares = [f"{quantity}={_percent(share)}" for quantity, share in given.items() if share is not None]
+    budgets = parse_budgets([*shares, *parse_budgets(budget)])
+    if not budgets:
         raise InvalidBudget("nothing says how much to remove; give prune a share, for example macs=0.5")
-    parse_budgets(budget)
     _check_module(model)
     pruned = independent_copy(unwrapped(model))
     graph = trace(pruned, example_inputs)
-    apply_(graph, plan(graph, score=score, budget=budget, ignore=ignore, round_to=round_to, allocate=allocate))
+    apply_(graph, plan(graph, score=score, budget=budgets, ignore=ignore, round_to=round_to, allocate=allocate))
     return pruned  # type: ignore[return-value] # another class only where the model came in a wrapper
 
 

@@ -87,7 +87,7 @@ def test_rounding_and_minimum_must_be_positive(given):
         cutback.plan(graph, budget="macs=50%", **given)
 
 
-def test_allocation_is_one_of_two():
+def test_an_unknown_allocation_lists_those_there_are():
     graph = cutback.trace(chain(), image())
-    with pytest.raises(InvalidBudget, match="allocate='uniform' or allocate='global'"):
+    with pytest.raises(InvalidBudget, match=r"no allocation is called 'evenly'.*there are global, .*uniform"):
         cutback.plan(graph, budget="macs=50%", allocate="evenly")

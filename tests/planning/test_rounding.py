@@ -7,6 +7,7 @@ from torch.nn import functional
 
 import cutback
 from cutback.errors import NothingToPrune
+from cutback.planning.limits import Limits
 from cutback.planning.rounding import narrower_widths
 from tests.helpers import chain, image, randomised
 
@@ -38,7 +39,7 @@ class Padded(nn.Module):
     ],
 )
 def test_narrower_widths(options, widths):
-    assert narrower_widths(cutback.trace(chain((8,)), image()), 0, {}, **options) == widths
+    assert narrower_widths(cutback.trace(chain((8,)), image()), 0, {}, Limits(**options)) == widths
 
 
 @pytest.mark.parametrize("budget", ["macs=60%", "channels=60%"])
@@ -64,7 +65,11 @@ def test_layers_whose_widths_cannot_both_be_multiples_stay_and_are_noted():
 
 def test_the_least_width_counts_what_stays_anyway():
     graph = cutback.trace(randomised(Padded(3, 3)), image())
-    assert narrower_widths(graph, 0, {}, min_channels=5) == [7, 6, 5]  # the narrow layer's own 5, the wide one has 11
+    assert narrower_widths(graph, 0, {}, Limits(min_channels=5)) == [
+        7,
+        6,
+        5,
+    ]  # the narrow layer's own 5, the wide one has 11
     plan = cutback.plan(graph, budget="channels=1%", min_channels=2)
     assert [len(group.kept) for group in plan.groups] == [2, 2]
 

@@ -1,7 +1,8 @@
-"""What a network costs: MACs, parameters, latency."""
+"""What a network costs: MACs, parameters, activation memory, latency."""
 
 from cutback.measure.latency import Latency, compare_latency
 from cutback.measure.macs import macs, params
+from cutback.measure.memory import memory, peak_memory
 from cutback.measure.setting import LatencySetting
 
-__all__ = ["Latency", "LatencySetting", "compare_latency", "macs", "params"]
+__all__ = ["Latency", "LatencySetting", "compare_latency", "macs", "memory", "params", "peak_memory"]

@@ -13,6 +13,7 @@ from cutback.graph.second_pass import changed_attributes, narrowed_shapes
 from cutback.planning.budget import Budget
 from cutback.planning.cost import CostModel
 from cutback.planning.plan import Cost, Plan, PlannedGroup, Width
+from cutback.planning.quantity import Quantity
 from cutback.planning.slices import kept_masks, kept_slices, planned_scales, settled
 from cutback.registry import near_misses
 
@@ -25,10 +26,12 @@ def plan_for(
     cost: CostModel | None = None,
     notes: Sequence[str] = (),
     scores: Sequence[NDArray[np.float64]] | None = None,
+    measured: Mapping[str, Quantity] | None = None,
 ) -> Plan:
     """Return the plan that keeps the given units of each named group and all of every other.
 
-    Where ``scores`` are given, other units may stay instead if the movement of channels asks for it, but as many.
+    Where ``scores`` are given, other units may stay instead if the movement of channels asks for it, but as many. The
+    costs tell MACs and parameters, and the quantities that are ``measured``.
 
     Raises:
         UnknownName: a group of that name does not exist; the message lists near misses.
@@ -67,6 +70,7 @@ def plan_for(
     before = {name: tensor.shape for name, tensor in state_tensors(graph.model).items()}
     structure, structure_after = structure_hashes(graph.model, attributes)
     costs = {quantity: Cost(cost.dense(quantity), cost.of(quantity, counts)) for quantity in ("macs", "params")}
+    costs |= {name: Cost(quantity.dense, quantity.of(counts)) for name, quantity in (measured or {}).items()}
     return Plan(
         architecture=architecture_hash(structure, before),
         result=architecture_hash(structure_after, shapes),

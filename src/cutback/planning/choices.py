@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from cutback.errors import InvalidBudget
 from cutback.graph.balance import Cell, System
 from cutback.graph.graph import Graph
+from cutback.planning.limits import Limits
 from cutback.planning.rounding import levels_allowed, narrower_widths
 from cutback.planning.select import Choice, permitted_widths
 
@@ -20,8 +21,7 @@ def choices_of(
     *,
     only_settled: bool,
     share: Fraction | None,
-    round_to: int,
-    min_channels: int,
+    limits: Limits,
 ) -> tuple[list[Choice], list[str]]:
     """Return one choice for each group that no balance restricts and one for each system of the others.
 
@@ -31,8 +31,7 @@ def choices_of(
         settled: units of the groups whose width is settled by hand, by number.
         only_settled: whether all other groups stay whole.
         share: at most this share of the units of each group stays; ``None`` for no such bound.
-        round_to: widths become multiples of this.
-        min_channels: so many channels stay in each layer.
+        limits: what the width of every layer must meet.
 
     Returns:
         The choices, and notes on shares that could not be met.
@@ -51,7 +50,7 @@ def choices_of(
             widths = (settled.get(number, group.units),)
         else:
             most = None if share is None else max(int(share * group.units), 1)
-            narrower = narrower_widths(graph, number, settled, round_to=round_to, min_channels=min_channels)
+            narrower = narrower_widths(graph, number, settled, limits)
             widths = permitted_widths(group.units, narrower, most)
             if most is not None and widths[0] > most:
                 notes.append(f"{group.name} keeps {widths[0]} of {group.units}, the lowest permitted width")
@@ -61,7 +60,7 @@ def choices_of(
         if own or only_settled:
             levels = _settled(graph, system, own)
         else:
-            levels = _levels(graph, system, settled, share, round_to, min_channels)
+            levels = _levels(graph, system, settled, share, limits)
             if share is not None and levels[0].sum() > share * system.sizes.sum():
                 name = graph.groups[system.groups[0]].name
                 notes.append(
@@ -73,11 +72,11 @@ def choices_of(
 
 
 def _levels(
-    graph: Graph, system: System, settled: Mapping[int, int], share: Fraction | None, round_to: int, min_channels: int
+    graph: Graph, system: System, settled: Mapping[int, int], share: Fraction | None, limits: Limits
 ) -> NDArray[np.int64]:
     """Return the permitted levels of a system; staying whole is always permitted unless a share forbids it."""
     levels = system.levels
-    allowed = levels_allowed(graph, system, levels, settled, round_to=round_to, min_channels=min_channels)
+    allowed = levels_allowed(graph, system, levels, settled, limits)
     allowed[0] = True
     levels = levels[allowed]
     if share is None:

@@ -32,7 +32,7 @@ class CostModel:
         entries: list[tuple[int, int, int]] = []
         for slot, owners in graph.slots.items():
             owned = owners.sizes
-            if slot.state in shapes and owned.keys() - {-1} and not _goes_with_rows(slot, owners):
+            if slot.state in shapes and owned.keys() - {-1} and not goes_with_rows(slot, owners):
                 fixed.append(owned.get(-1, 0))
                 entries += [(n // int(self._total[g]), len(numbers), g) for g, n in owned.items() if g >= 0]
                 numbers[slot] = len(numbers)
@@ -82,7 +82,7 @@ class CostModel:
         return self.of(quantity, self._total)
 
 
-def _goes_with_rows(slot: Slot, owners: UnitMap) -> bool:
+def goes_with_rows(slot: Slot, owners: UnitMap) -> bool:
     """Whether the blocks of a grouped weight go whole, so that its rows tell what is left of it."""
     if slot.blocks == 1:
         return False

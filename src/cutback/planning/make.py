@@ -2,19 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from cutback.errors import InvalidBudget, UserMistake
 from cutback.graph.graph import Graph
+from cutback.planning.allocation import Allocation, Task, ready
 from cutback.planning.assemble import plan_for
-from cutback.planning.budget import parse_budgets
+from cutback.planning.budget import CHANNELS, Budget, parse_budgets
 from cutback.planning.by_hand import settled_by_hand
 from cutback.planning.choices import choices_of
 from cutback.planning.cost import CostModel
+from cutback.planning.limits import limits_of
 from cutback.planning.notes import budget_notes, why_nothing
 from cutback.planning.plan import Plan
 from cutback.planning.rounding import rounding_notes
-from cutback.planning.select import best_of, choose_levels, require_groups, widths_at
+from cutback.planning.search import choose_levels
+from cutback.planning.select import best_of, require_groups
+from cutback.planning.sensitivity import Sensitivity
 from cutback.planning.shares import Share
 from cutback.planning.slices import kept_masks, planned_masks
 from cutback.scores.catalogue import Score, score_groups
@@ -26,12 +28,13 @@ def make_plan(
     graph: Graph,
     *,
     score: str | Score | type[Score] = "l1",
-    budget: str | Sequence[str] | None = None,
+    budget: str | Budget | Sequence[str | Budget] | None = None,
     keep: Mapping[str, Share] | None = None,
     ignore: str | Sequence[str] = (),
     round_to: int = 1,
     min_channels: int = 1,
-    allocate: str = "uniform",
+    max_removed: str | float | None = None,
+    allocate: str | Allocation | Sensitivity = "uniform",
 ) -> Plan:
     """Choose what stays. See ``cutback.plan`` for the arguments.
 
@@ -50,28 +53,23 @@ def make_plan(
     budgets = parse_budgets(budget)
     if not budgets and not keep:
         raise InvalidBudget("nothing says how much to remove; give a budget, for example budget='macs=50%'")
-    rounding = {"round_to": _count("round_to", round_to), "min_channels": _count("min_channels", min_channels)}
+    limits, allocation = limits_of(round_to, min_channels, max_removed), ready(allocate)
     by_hand = settled_by_hand(graph, ignore, keep)
     settled = {number: hand.units for number, hand in by_hand.items()}
-    share = next((b.amount for b in budgets if b.quantity == "channels"), None)
+    share = next((b.amount for b in budgets if b.quantity == CHANNELS), None)
     scores = score_groups(graph, score)
-    choices, notes = choices_of(graph, scores, settled, only_settled=not budgets, share=share, **rounding)
-    require_groups(choices, lambda: why_nothing(graph, by_hand, **rounding))
+    choices, notes = choices_of(graph, scores, settled, only_settled=not budgets, share=share, limits=limits)
+    require_groups(choices, lambda: why_nothing(graph, by_hand, limits))
     cost = CostModel(graph)
-    bounded = [b for b in budgets if b.quantity != "channels"]
-    at = choose_levels(choices, cost, bounded, allocate)
-    kept = widths_at(choices, at, len(graph.groups))
-    notes += budget_notes(choices, at, cost, bounded)
-    notes += rounding_notes(graph, settled, kept, round_to) if budgets and round_to > 1 else []
+    bounded = [b for b in budgets if b.quantity != CHANNELS]
+    measured = {b.quantity: b.measured(graph, cost) for b in bounded}
+    task = Task(graph, choices, measured, {b.quantity: b.limit(measured[b.quantity].dense) for b in bounded})
+    at = choose_levels(task, allocation)
+    notes += budget_notes(task, at, bounded)
+    notes += rounding_notes(graph, settled, task.widths(at), limits.round_to) if budgets and limits.round_to > 1 else []
+    again = allocation.rescored(graph, score, choices, at)
+    if again is not None:
+        scores, choices = again, [choice.scored_by(again) for choice in choices]
     best = best_of(choices, at, len(graph.groups))
     units = {group.name: numbers for group, numbers in zip(graph.groups, best, strict=True)}
-    return plan_for(graph, units, budgets=budgets, cost=cost, notes=notes, scores=scores)
-
-
-def _count(name: str, given: object) -> int:
-    """Check a number of channels."""
-    if isinstance(given, bool) or not isinstance(given, int | np.integer):
-        raise InvalidBudget(f"{name}={given!r} must be a whole number of channels")
-    if given < 1:
-        raise InvalidBudget(f"{name} must be at least 1, not {given}")
-    return int(given)
+    return plan_for(graph, units, budgets=budgets, cost=cost, notes=notes, scores=scores, measured=measured)

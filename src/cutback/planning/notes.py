@@ -5,45 +5,40 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from cutback.graph.graph import Graph
+from cutback.planning.allocation import Task
 from cutback.planning.budget import Budget
 from cutback.planning.by_hand import ByHand
-from cutback.planning.cost import CostModel
+from cutback.planning.limits import Limits
+from cutback.planning.quantity import shown
 from cutback.planning.rounding import narrower_widths, rounding_notes
-from cutback.planning.select import Choice, Levels, widths_at
+from cutback.planning.select import Levels
 
 
-def budget_notes(choices: Sequence[Choice], at: Levels, cost: CostModel, budgets: Sequence[Budget]) -> list[str]:
+def budget_notes(task: Task, at: Levels, budgets: Sequence[Budget]) -> list[str]:
     """Say why a plan ends more than 1 % of the dense cost below its budgets.
 
     Args:
-        choices: what selection was free to do with each group.
+        task: what selection was free to do with each group, and the limits.
         at: the level of each choice, shape ``(choices,)``.
-        cost: the network's cost for given widths.
-        budgets: bounds on ``macs`` and ``params``.
+        budgets: what the limits were written as.
     """
-    kept = widths_at(choices, at, cost.groups)
-    dense = {budget.quantity: cost.dense(budget.quantity) for budget in budgets}
-    gaps = {budget: budget.limit(dense[budget.quantity]) - cost.of(budget.quantity, kept) for budget in budgets}
-    if not budgets or any(gap * 100 <= dense[budget.quantity] for budget, gap in gaps.items()):
+    costs, limits = task.costs(at), task.limits
+    gaps = {quantity: limit - costs[quantity] for quantity, limit in limits.items()}
+    if not gaps or any(gap * 100 <= task.measured[quantity].dense for quantity, gap in gaps.items()):
         return []
-    wider = [widths_at(choices, one_up, cost.groups) for one_up in at - np.eye(len(at), dtype=np.int64)[at > 0]]
-    if not wider:
-        return [
-            f"{budget}: {gap:,} below the budget, which what keep or the share of channels leaves already meets"
-            for budget, gap in gaps.items()
-        ]
-    over = {
-        budget: [cost.of(budget.quantity, widths) > budget.limit(dense[budget.quantity]) for widths in wider]
-        for budget in budgets
+    written = {budget.quantity: budget for budget in budgets}
+    below = {
+        quantity: f"{written[quantity]}: {shown(quantity, gap)} below the budget" for quantity, gap in gaps.items()
     }
-    binding = [budget for budget in budgets if all(over[budget])] or [b for b in budgets if any(over[b])]
-    return [
-        f"{budget}: {gaps[budget]:,} below the budget, because the next permitted step would be over it"
-        for budget in binding
-    ]
+    wider = [task.costs(one_up) for one_up in at - np.eye(len(at), dtype=np.int64)[at > 0]]
+    if not wider:
+        return [f"{text}, which what keep or the share of channels leaves already meets" for text in below.values()]
+    over = {quantity: [costs[quantity] > limit for costs in wider] for quantity, limit in limits.items()}
+    binding = [quantity for quantity in limits if all(over[quantity])] or [q for q in limits if any(over[q])]
+    return [f"{below[quantity]}, because the next permitted step would be over it" for quantity in binding]
 
 
-def why_nothing(graph: Graph, settled: Mapping[int, ByHand], *, round_to: int, min_channels: int) -> str:
+def why_nothing(graph: Graph, settled: Mapping[int, ByHand], limits: Limits) -> str:
     """Say which options keep the groups whole, or, where there is no group, what keeps each layer; shortened."""
     if not graph.groups:
         return "; ".join(f"{k.layer} ({k.reasons[0]})" for k in graph.kept[:4]) or "it has no layer with channels"
@@ -53,18 +48,27 @@ def why_nothing(graph: Graph, settled: Mapping[int, ByHand], *, round_to: int, m
         if number in settled:
             what = "keep" if settled[number].argument == "keep" else "ignored modules"
             option = f"{what} (pattern {settled[number].pattern!r})"
-        elif not narrower_widths(graph, number, units, round_to=round_to):
-            option = f"round_to={round_to}"
-        elif not narrower_widths(graph, number, units, min_channels=min_channels):
-            option = f"min_channels={min_channels}"
-        elif not narrower_widths(graph, number, units, round_to=round_to, min_channels=min_channels):
-            option = f"round_to={round_to} with min_channels={min_channels}"
         else:
-            option = "no budget"
+            option = _whole_because(graph, number, units, limits)
         options.setdefault(option, []).append(group.name)
     reasons = [f"{_shortened(names)} whole because of {option}" for option, names in options.items()]
     whole = [group.units for group in graph.groups]
-    return "; ".join([*reasons, *rounding_notes(graph, units, whole, round_to)[:1]])
+    return "; ".join([*reasons, *rounding_notes(graph, units, whole, limits.round_to)[:1]])
+
+
+def _whole_because(graph: Graph, number: int, units: Mapping[int, int], limits: Limits) -> str:
+    """Return the limit, or all of them together, that leaves a group no narrower width."""
+    alone = {
+        f"round_to={limits.round_to}": Limits(round_to=limits.round_to),
+        f"min_channels={limits.min_channels}": Limits(min_channels=limits.min_channels),
+        f"max_removed={float(limits.max_removed):.0%}": Limits(max_removed=limits.max_removed),
+    }
+    for option, limit in alone.items():
+        if not narrower_widths(graph, number, units, limit):
+            return option
+    if not narrower_widths(graph, number, units, limits):
+        return " with ".join(option for option, limit in alone.items() if limit != Limits())
+    return "no budget"
 
 
 def _shortened(names: Collection[str], most: int = 4) -> str:

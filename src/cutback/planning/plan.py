@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from cutback.errors import ArchitectureMismatch, CorruptFile, UnsupportedVersion
+from cutback.planning.quantity import shown
 
 PLAN_VERSION = 2
 """A plan without ``scales`` is written as version 1, which has none."""
@@ -85,7 +86,7 @@ class Plan:
         groups: what stays of each group.
         slices: for each parameter or buffer that is cut, what stays along each cut dimension.
         attributes: for each module path, width attributes and the values they take.
-        costs: ``macs`` (batch 1) and ``params``.
+        costs: ``macs`` (batch 1) and ``params``, and whatever else was budgeted, in the units of its quantity.
         budgets: the budgets it was made for, as written.
         notes: what a user should know about how the budgets were met.
         scales: for each parameter of which some slices are multiplied before the cut, which and by what.
@@ -135,7 +136,8 @@ class Plan:
                 slices[name][dimension] = Kept(first.total, indices, first.blocks)
         paths = dict.fromkeys([*self.attributes, *other.attributes])
         attributes = {path: {**self.attributes.get(path, {}), **other.attributes.get(path, {})} for path in paths}
-        costs = {name: Cost(cost.before, other.costs[name].after) for name, cost in self.costs.items()}
+        both = [name for name in self.costs if name in other.costs]
+        costs = {name: Cost(self.costs[name].before, other.costs[name].after) for name in both}
         groups = _composed(self.groups, other.groups)
         budgets, notes = self.budgets + other.budgets, self.notes + other.notes
         scales = {
@@ -245,7 +247,8 @@ class Plan:
         if len(changed) < len(self.groups):
             lines.append(f"{len(self.groups) - len(changed)} groups stay whole")
         for name, cost in self.costs.items():
-            lines.append(f"{name}: {cost.before:,} -> {cost.after:,} ({cost.after / max(cost.before, 1):.1%})")
+            figures = f"{shown(name, cost.before)} -> {shown(name, cost.after)}"
+            lines.append(f"{name}: {figures} ({cost.after / max(cost.before, 1):.1%})")
         return "\n".join([*lines, *self.notes])
 
 

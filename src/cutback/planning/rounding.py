@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from cutback.graph.balance import System
 from cutback.graph.graph import Graph, Group, Slot, layer_of
+from cutback.planning.limits import Limits
 
 
 def produced(group: Group) -> list[Slot]:
@@ -22,22 +23,19 @@ def channels_of(graph: Graph, slot: Slot) -> tuple[int, dict[int, int]]:
     return int((owners < 0).sum()), {number: graph.groups[number].slices[slot].shape[1] for number in groups}
 
 
-def narrower_widths(
-    graph: Graph, number: int, settled: Mapping[int, int], *, round_to: int = 1, min_channels: int = 1
-) -> list[int]:
+def narrower_widths(graph: Graph, number: int, settled: Mapping[int, int], limits: Limits) -> list[int]:
     """Return to how many units a group may shrink, falling.
 
     Args:
         graph: the traced model.
         number: the group's number.
         settled: units of the groups whose width is settled already, by number.
-        round_to: the width of every layer that makes the group's channels becomes a multiple of this. Where several
-            groups share a layer, what stays of it anyway is evened out by the first of them.
-        min_channels: so many channels stay in each of those layers.
+        limits: what the width of every layer that makes the group's channels must meet. Where several groups share a
+            layer, what stays of it anyway is evened out to a multiple by the first of them.
     """
     allowed = np.ones(graph.groups[number].units - 1, dtype=bool)
     for slot in produced(graph.groups[number]):
-        allowed &= _allowed(graph, slot, number, settled, round_to, min_channels)
+        allowed &= _allowed(graph, slot, number, settled, limits)
     return (np.flatnonzero(allowed)[::-1] + 1).tolist()
 
 
@@ -46,9 +44,7 @@ def levels_allowed(
     system: System,
     levels: NDArray[np.int64],
     settled: Mapping[int, int],
-    *,
-    round_to: int = 1,
-    min_channels: int = 1,
+    limits: Limits,
 ) -> NDArray[np.bool_]:
     """Return which levels of a balanced system give permitted widths, shape ``(levels,)``.
 
@@ -57,20 +53,21 @@ def levels_allowed(
         system: groups that a balance links.
         levels: how many units of each cell stay, shape ``(levels, cells)``.
         settled: units of the groups whose width is settled already, by number.
-        round_to: widths are to be multiples of this; of layers shared with groups outside, their own part is.
-        min_channels: so many channels stay in each layer.
+        limits: what widths must meet; of layers shared with groups outside, their own part is to be a multiple.
     """
     owner = np.array([cell.group for cell in system.cells])
     allowed = np.ones(len(levels), dtype=bool)
     for slot in dict.fromkeys(slot for number in system.groups for slot in produced(graph.groups[number])):
         stays, brought = channels_of(graph, slot)
-        widths = np.full(len(levels), stays)
+        widths, whole = np.full(len(levels), stays), stays
         for number, channels in brought.items():
             if number in system.groups:
                 widths = widths + channels * levels[:, owner == number].sum(axis=1)
+                whole += channels * graph.groups[number].units
             else:
                 widths = widths + channels * settled.get(number, 0)
-        allowed &= (widths % round_to == 0) & (widths >= min_channels)
+                whole += channels * settled.get(number, 0)
+        allowed &= (widths % limits.round_to == 0) & (widths >= max(limits.least(whole), limits.min_channels))
     return allowed
 
 
@@ -86,10 +83,11 @@ def rounding_notes(
         round_to: what widths were to be multiples of.
     """
     notes: list[str] = []
+    rounded = Limits(round_to=round_to)
     for number, group in enumerate(graph.groups):
         slots = produced(group)
-        alone = [_allowed(graph, slot, number, settled, round_to, 1).any() for slot in slots]
-        if number not in settled and all(alone) and not narrower_widths(graph, number, settled, round_to=round_to):
+        alone = [_allowed(graph, slot, number, settled, rounded).any() for slot in slots]
+        if number not in settled and all(alone) and not narrower_widths(graph, number, settled, rounded):
             layers = ", ".join(dict.fromkeys(layer_of(slot.state) or slot.state for slot in slots[:4]))
             notes.append(
                 f"{group.name} stays whole: some channels of its layers stay anyway, and no narrower width makes all "
@@ -106,12 +104,12 @@ def rounding_notes(
     return list(dict.fromkeys(notes))
 
 
-def _allowed(
-    graph: Graph, slot: Slot, number: int, settled: Mapping[int, int], round_to: int, min_channels: int
-) -> NDArray[np.bool_]:
+def _allowed(graph: Graph, slot: Slot, number: int, settled: Mapping[int, int], limits: Limits) -> NDArray[np.bool_]:
     """Return which widths from 1 to all but one suit one layer, shape ``(units - 1,)``."""
     stays, brought = channels_of(graph, slot)
     stays += sum(channels * settled[other] for other, channels in brought.items() if other in settled)
-    widths = brought[number] * np.arange(1, graph.groups[number].units)
+    units = graph.groups[number].units
+    widths = brought[number] * np.arange(1, units)
     evens_out = number == min(other for other in brought if other == number or other not in settled)
-    return ((widths + stays * evens_out) % round_to == 0) & (widths + stays >= min_channels)
+    own, whole = widths + stays * evens_out, brought[number] * units + stays * evens_out
+    return (own % limits.round_to == 0) & (own >= limits.least(whole)) & (widths + stays >= limits.min_channels)

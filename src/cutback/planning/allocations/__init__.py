@@ -1,0 +1,1 @@
+"""Allocations, one a file: how a budget is shared out among groups."""

@@ -1,0 +1,82 @@
+"""The widths that keep the highest total score, by integer programming."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize
+from scipy.sparse import csr_matrix
+
+from cutback.planning.allocation import Allocation, Task, allocations, by_key, mean_lost, scores_lost, shares_left
+from cutback.planning.select import Levels
+
+_WINDOW = 33
+"""So many levels of each choice are variables of one programme."""
+_ROUNDS = 12
+_SECONDS = 5.0
+_GAP = 1e-5
+
+
+@allocations.register("knapsack")
+class Knapsack(Allocation):
+    """The highest sum of scores that the budgets permit, by integer programming (HiGHS); scores as with ``global``.
+
+    A choice of one level for each group is a knapsack, but a layer's cost is a product of widths of two groups.
+    Costs are therefore linearised: the programme adds up what changing each group alone would change. It is solved
+    again from each solution, its levels around the last one, in a window that halves; the best solution counts that
+    meets the budgets as they really are.
+    """
+
+    def order(self, task: Task) -> Sequence[int]:
+        """Return the steps to the best levels found, and the globally lowest scores after them."""
+        lost = [np.concatenate([[0.0], np.cumsum(scores_lost(c, normalised=True))]) for c in task.choices]
+        at = np.array([(len(values) - 1) // 2 for values in lost], dtype=np.int64)
+        best: tuple[float, Levels] | None = None
+        radius = max(map(len, lost))
+        for _ in range(_ROUNDS):
+            found = _solved(task, lost, at, radius)
+            radius = max(radius // 2, 1)
+            if found is None:
+                continue
+            at = found
+            total = sum(float(values[level]) for values, level in zip(lost, at.tolist(), strict=True))
+            if task.fits(at) and (best is None or total < best[0]):
+                best = total, at
+        levels = (at if best is None else best[1]).tolist()
+        steps = by_key([-shares_left(choice)[:level] for choice, level in zip(task.choices, levels, strict=True)])
+        rest = [mean_lost(c, normalised=True)[level:] for c, level in zip(task.choices, levels, strict=True)]
+        return [*steps, *by_key(rest)]
+
+
+def _solved(task: Task, lost: Sequence[NDArray[np.float64]], at: Levels, radius: int) -> Levels | None:
+    """Return the levels within a radius that lose the least, costs linearised at ``at``; ``None`` if none fit."""
+    levels: list[int] = []
+    owner: list[int] = []
+    for number, values in enumerate(lost):
+        low, high = max(int(at[number]) - radius, 0), min(int(at[number]) + radius, len(values) - 1)
+        window = np.unique(np.append(np.linspace(low, high, _WINDOW).round().astype(np.int64), at[number]))
+        levels += window.tolist()
+        owner += [number] * len(window)
+    here = task.costs(at)
+    change = np.zeros((len(task.limits), len(levels)))
+    for column, (number, level) in enumerate(zip(owner, levels, strict=True)):
+        if level != at[number]:
+            moved = at.copy()
+            moved[number] = level
+            found = task.costs(moved)
+            change[:, column] = [(found[name] - here[name]) / task.measured[name].dense for name in task.limits]
+    room = [(limit - here[name]) / task.measured[name].dense for name, limit in task.limits.items()]
+    one_each = csr_matrix((np.ones(len(owner)), (owner, np.arange(len(owner)))), shape=(len(lost), len(owner)))
+    solver: Any = optimize  # its annotations forbid arrays as bounds
+    result = solver.milp(
+        np.array([lost[number][level] for number, level in zip(owner, levels, strict=True)]),
+        integrality=np.ones(len(owner)),
+        bounds=solver.Bounds(0, 1),
+        constraints=[solver.LinearConstraint(one_each, 1, 1), solver.LinearConstraint(change, -np.inf, room)],
+        options={"time_limit": _SECONDS, "mip_rel_gap": _GAP},
+    )
+    if result.x is None:
+        return None
+    chosen = np.asarray(levels)[result.x > 0.5]
+    return chosen if len(chosen) == len(lost) else None

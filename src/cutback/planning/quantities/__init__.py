@@ -1,0 +1,1 @@
+"""Quantities that budgets bound, one a file."""
