@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cutback.graph.graph import Graph
-from cutback.measure.latency_table import LatencyTable, Timer, Told
+from cutback.measure.latency_table import LatencyTable, Timer
 from cutback.measure.layer_calls import layer_calls
 from cutback.measure.layer_times import LayerTimes, wanted_widths
 from cutback.measure.setting import LatencySetting
@@ -60,27 +59,18 @@ class LatencyModel:
         graph: the traced network.
         setting: batch, threads and cache.
         timer: measures one call; ``None`` for the clock of this machine.
-        told: told of the progress of measuring.
 
     Attributes:
         calibration: from the sum of the layers to a whole pass.
         measured: how many measurements had to be made.
     """
 
-    def __init__(
-        self,
-        graph: Graph,
-        setting: LatencySetting,
-        *,
-        timer: Timer | None = None,
-        told: Told | None = None,
-        calibration: Calibration | None = None,
-    ) -> None:
+    def __init__(self, graph: Graph, setting: LatencySetting, *, timer: Timer | None = None) -> None:
         calls = layer_calls(graph, setting.batch)
-        table = LatencyTable(setting, _device(graph), timer)
-        table.measure(((call, wanted_widths(call)) for call in calls), told)
+        table = LatencyTable(setting, graph.inputs.tensors()[0].device, timer)
+        table.measure((call, wanted_widths(call)) for call in calls)
         self.measured = table.measured
-        self.calibration = calibration or Calibration()
+        self.calibration = Calibration()
         self._times = LayerTimes(calls, table)
         self._units = np.zeros((2 * len(calls), len(graph.groups)))
         self._fixed = np.ones(2 * len(calls))
@@ -89,10 +79,14 @@ class LatencyModel:
                 self._units[2 * row + number], self._fixed[2 * row + number] = axis.units, axis.fixed
         self._whole = np.array([group.units for group in graph.groups], dtype=np.int64)
 
+    def totals(self, kept: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the sum of the layers for several cuts, ``(cuts,)``, given ``(cuts, groups)`` units that stay."""
+        widths = np.rint(kept @ self._units.T + self._fixed).astype(np.int64)
+        return self._times.at(widths.reshape(len(kept), -1, 2)).sum(axis=-1)
+
     def total(self, kept: NDArray[np.int64]) -> float:
         """Return the sum of the layers, given how many units of each group stay."""
-        widths = np.rint(self._units @ kept + self._fixed).astype(np.int64)
-        return float(self._times.at(widths.reshape(-1, 2)).sum())
+        return float(self.totals(kept[None])[0])
 
     def of(self, kept: NDArray[np.int64]) -> float:
         """Return the predicted latency, given how many units of each group stay."""
@@ -102,7 +96,3 @@ class LatencyModel:
     def dense(self) -> float:
         """The predicted latency before a cut."""
         return self.of(self._whole)
-
-
-def _device(graph: Graph) -> torch.device:
-    return graph.inputs.tensors()[0].device

@@ -18,8 +18,6 @@ FORMAT = "cutback latency table 1"
 Widths = tuple[int, ...]
 Timer = Callable[[LayerCall, Widths], float]
 """Returns the time of a call at some widths in milliseconds."""
-Told = Callable[[int, int, str], None]
-"""Told how many of how many measurements are done, and what is going on."""
 
 
 class LatencyTable:
@@ -48,12 +46,11 @@ class LatencyTable:
         self._timer = timer or self._time
         self._points = self._read()
 
-    def measure(self, wanted: Iterable[tuple[LayerCall, Sequence[Widths]]], told: Told | None = None) -> None:
+    def measure(self, wanted: Iterable[tuple[LayerCall, Sequence[Widths]]]) -> None:
         """Measure what is not known yet.
 
         Args:
             wanted: calls, each with widths of its axes.
-            told: told of the progress.
         """
         missing: dict[tuple[str, str], tuple[LayerCall, Widths]] = {}
         for call, several in wanted:
@@ -64,9 +61,7 @@ class LatencyTable:
         threads = torch.get_num_threads()
         torch.set_num_threads(self._threads)
         try:
-            for done, ((key, name), (call, widths)) in enumerate(missing.items()):
-                if told:
-                    told(done, len(missing), "timing layers")
+            for (key, name), (call, widths) in missing.items():
                 self._points.setdefault(key, {})[name] = self._timer(call, widths)
                 self.measured += 1
         finally:

@@ -181,7 +181,7 @@ class _Finder:
         value = self._values.get(node)
         if not isinstance(value, Tensor):
             return value
-        shape = tuple(Size(size, *follows.get(d, (None,))) for d, size in enumerate(value.shape))
+        shape = tuple(Size(size, *follows[d]) if d in follows else Size(size) for d, size in enumerate(value.shape))
         last = value.dim() == 4 and not value.is_contiguous() and value.is_contiguous(memory_format=torch.channels_last)
         return Operand(shape, value.dtype, last)
 

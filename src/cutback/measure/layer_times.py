@@ -84,19 +84,19 @@ class LayerTimes:
         self._starts, self._profiles = starts, np.concatenate(profiles)
 
     def at(self, widths: NDArray[np.int64]) -> Array:
-        """Return the time of each call.
+        """Return the time of each call, ``(..., calls)``.
 
         Args:
-            widths: of the axes of each call, shape ``(calls, 2)``; of axes that a call does not have anything.
+            widths: of the axes of each call, shape ``(..., calls, 2)``; of axes that a call does not have anything.
         """
         inside = np.clip(widths, 1, self._most)
         shares = self._profiles[self._starts + inside]
         place, fraction = _places(self._knots, inside)
-        rows = np.arange(len(inside))
-        (a, b), (u, v) = place.T, fraction.T
+        rows = np.arange(len(self._dense))
+        (a, b), (u, v) = np.moveaxis(place, -1, 0), np.moveaxis(fraction, -1, 0)
         low = self._factors[rows, a, b] * (1 - v) + self._factors[rows, a, b + 1] * v
         high = self._factors[rows, a + 1, b] * (1 - v) + self._factors[rows, a + 1, b + 1] * v
-        return self._dense * shares[:, 0] * shares[:, 1] * (low * (1 - u) + high * u)
+        return self._dense * shares[..., 0] * shares[..., 1] * (low * (1 - u) + high * u)
 
 
 def _profile(call: LayerCall, number: int, table: LatencyTable) -> Array:
@@ -124,6 +124,7 @@ def _corrections(call: LayerCall, profiles: Sequence[Array], dense: float, table
 
 def _places(knots: Array, widths: NDArray[np.int64]) -> tuple[NDArray[np.int64], Array]:
     """Return between which knots widths lie, and how far from one to the next; beyond the ends at the ends."""
-    place = np.clip((widths[..., None] >= knots).sum(axis=2) - 1, 0, knots.shape[2] - 2)
-    below, above = (np.take_along_axis(knots, (place + more)[..., None], axis=2)[..., 0] for more in (0, 1))
+    place = np.clip((widths[..., None] >= knots).sum(axis=-1) - 1, 0, knots.shape[-1] - 2)
+    each = np.broadcast_to(knots, (*widths.shape, knots.shape[-1]))
+    below, above = (np.take_along_axis(each, (place + more)[..., None], axis=-1)[..., 0] for more in (0, 1))
     return place, np.clip((widths - below) / (above - below), 0.0, 1.0)
