@@ -1,5 +1,6 @@
 """Every registered score against a plain loop, and the checks each score's result passes."""
 
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -139,12 +140,16 @@ def test_a_score_that_returns_no_mapping_is_named():
         cutback.plan(cutback.trace(chain(), image()), score=Given(None), budget="macs=50%")
 
 
-def test_weights_that_are_not_numbers_are_named():
+@pytest.mark.parametrize("score", ["l1", "l2", "random", L1(aggregate="max")])
+@pytest.mark.parametrize("name", ["3.weight", "3.bias", "1.weight", "8.weight"])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_not_numbers_are_named(score, name, value):
     model = chain()
+    graph = cutback.trace(model, image())
     with torch.no_grad():
-        model[3].weight[2, 0, 0, 0] = float("nan")
-    with pytest.raises(InvalidScore, match=r"3\.weight holds NaN or infinity"):
-        cutback.plan(cutback.trace(model, image()), budget="macs=50%")
+        model.get_parameter(name).view(-1)[2] = value
+    with pytest.raises(InvalidScore, match=rf"{re.escape(name)} holds NaN or infinity"):
+        cutback.plan(graph, score=score, budget="macs=50%")
 
 
 def test_a_score_of_ones_own_rules():

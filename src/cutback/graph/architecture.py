@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
 from cutback.graph.clone import modules_by_path, state_tensors
 
@@ -52,7 +52,8 @@ def architecture_hash(structure: str, shapes: Mapping[str, tuple[int, ...]]) -> 
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def hash_of(model: nn.Module) -> str:
-    """Return the architecture hash of a model as it is."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in state_tensors(model).items()}
+def hash_of(model: nn.Module, states: Mapping[str, Tensor] | None = None) -> str:
+    """Return the architecture hash of a model as it is; ``states`` are its parameters and buffers, if at hand."""
+    states = state_tensors(model) if states is None else states
+    shapes = {name: tuple(tensor.shape) for name, tensor in states.items()}
     return architecture_hash(structure_hash(model), shapes)

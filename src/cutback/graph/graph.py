@@ -69,7 +69,7 @@ class UnitMap:
         starts = np.cumsum([0, *map(len, tables[:-1])])
         return np.concatenate(tables)[starts[rank] + self._place] if tables else np.ones(0, dtype=bool)
 
-    @property
+    @cached_property
     def sizes(self) -> dict[int, int]:
         """How many elements lie in each group; -1 for those in none."""
         numbers, rank = self._groups
@@ -101,9 +101,16 @@ class SlotUnits:
         """Group and unit of all components, in order."""
         return UnitMap(self.group, self.unit)
 
+    @cached_property
+    def _known(self) -> dict[bytes, UnitMap]:
+        return {}
+
     def of(self, components: NDArray[np.int64]) -> UnitMap:
-        """Look up an array of components."""
-        return UnitMap(self.group[components], self.unit[components])
+        """Look up an array of components; for an equal one it is the same map, as most slots of a group have."""
+        key = components.tobytes()
+        if key not in self._known:
+            self._known[key] = UnitMap(self.group[components], self.unit[components])
+        return self._known[key]
 
 
 @dataclass(frozen=True, eq=False)

@@ -56,6 +56,10 @@ class KeptLabels:
         """Return which elements of a label tensor stay."""
         return torch.from_numpy(np.atleast_1d(self.stays[self.component[labels.numpy()]]).reshape(labels.shape))
 
+    def count(self, labels: Tensor) -> int:
+        """Return how many elements of a label tensor stay."""
+        return int(self.stays[self.component[labels.numpy()]].sum())
+
 
 class _KeptStates(StateLabels):
     """State labels of the narrowed model: those of the whole model that stay, in the order they are to have."""

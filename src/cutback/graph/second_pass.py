@@ -36,12 +36,15 @@ def first_of_each_cell(graph: Graph, kept: Sequence[NDArray[np.bool_]]) -> list[
 def natural_orders(graph: Graph, kept: Sequence[NDArray[np.bool_]]) -> Orders:
     """Return for each slot the indices that stay, ascending."""
     stays = list(kept)
-    return {(slot.state, slot.dimension): np.flatnonzero(units.stays(stays)) for slot, units in graph.slots.items()}
+    found = {units: np.flatnonzero(units.stays(stays)) for units in dict.fromkeys(graph.slots.values())}
+    return {(slot.state, slot.dimension): found[units] for slot, units in graph.slots.items()}
 
 
-def narrowed_shapes(graph: Graph, orders: Orders) -> dict[str, Size]:
-    """Return the shapes of all states after a cut."""
-    shapes = {name: list(tensor.shape) for name, tensor in state_tensors(graph.model).items()}
+def narrowed_shapes(graph: Graph, orders: Orders, before: Mapping[str, Size] | None = None) -> dict[str, Size]:
+    """Return the shapes of all states after a cut; ``before`` are those of now, if at hand."""
+    if before is None:
+        before = {name: tensor.shape for name, tensor in state_tensors(graph.model).items()}
+    shapes = {name: list(shape) for name, shape in before.items()}
     for slot in graph.slots:
         order = orders[slot.state, slot.dimension]
         inside = shapes[slot.state][slot.dimension]  # of each block, where there are several
@@ -59,19 +62,22 @@ def changed_attributes(graph: Graph, shapes: Mapping[str, Size], kept: Sequence[
         kept: for each group which units stay.
     """
     changes = {(path, attribute): value for path, attribute, value in attribute_changes(graph.model, shapes)}
-    labels = kept_labels(graph, kept)
-    for labelling in graph.coupling.labellings:
-        for path, attribute, along in (width for trail in labelling.trails for width in trail.widths):
-            sizes = tuple(int(labels.mask(vector).sum()) for vector in along)
+    coupling = graph.coupling
+    widths = [width for labelling in coupling.labellings for trail in labelling.trails for width in trail.widths]
+    if widths:
+        labels = kept_labels(graph, kept)
+        for path, attribute, along in widths:
+            sizes = tuple(labels.count(vector) for vector in along)
             held = getattr(graph.model.get_submodule(path), attribute)
             value = sizes if isinstance(held, tuple) else sizes[0]
             if held != value:
                 changes[path, attribute] = value
-    aligned = kept_labels(graph, first_of_each_cell(graph, kept))
-    for followed in graph.coupling.followed:
-        value, held = followed.value(aligned), held_value(graph.model, followed.path, followed.attribute)
-        if value != (tuple(held) if followed.listed else held):  # type: ignore[arg-type]
-            changes[followed.path, followed.attribute] = value
+    if coupling.followed:
+        aligned = kept_labels(graph, first_of_each_cell(graph, kept))
+        for followed in coupling.followed:
+            value, held = followed.value(aligned), held_value(graph.model, followed.path, followed.attribute)
+            if value != (tuple(held) if followed.listed else held):  # type: ignore[arg-type]
+                changes[followed.path, followed.attribute] = value
     return [(path, attribute, value) for (path, attribute), value in changes.items()]
 
 

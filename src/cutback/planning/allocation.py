@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from cutback.errors import InvalidBudget
 from cutback.graph.graph import Graph
 from cutback.planning.quantity import Quantity
-from cutback.planning.select import Choice, Levels, widths_at
+from cutback.planning.select import Choice, Levels
 from cutback.planning.sensitivity import Sensitivity
 from cutback.registry import Registry
 from cutback.scores.catalogue import Score
@@ -33,9 +34,31 @@ class Task:
     measured: Mapping[str, Quantity]
     limits: Mapping[str, int]
 
+    @cached_property
+    def _single(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Of the choices of one cell: their numbers, their groups, all their counts, and where those of each begin."""
+        numbers = [number for number, choice in enumerate(self.choices) if len(choice.cells) == 1]
+        groups = [self.choices[number].cells[0].group for number in numbers]
+        counts = [self.choices[number].counts[:, 0] for number in numbers]
+        starts = np.cumsum([0, *map(len, counts)])[:-1]
+        return np.array(numbers, int), np.array(groups, int), np.concatenate([*counts, np.empty(0, int)]), starts
+
     def widths(self, at: Levels) -> NDArray[np.int64]:
         """Return how many units of each group stay with every choice at a level, ``(groups,)``."""
-        return widths_at(self.choices, at, len(self.graph.groups))
+        numbers, groups, counts, starts = self._single
+        widths = np.zeros(len(self.graph.groups), dtype=np.int64)
+        widths[groups] = counts[starts + at[numbers]]
+        for choice, level in zip(self.choices, at.tolist(), strict=True):
+            if len(choice.cells) > 1:
+                choice.add(widths, level)
+        return widths
+
+    def moved(self, widths: NDArray[np.int64], number: int, level: int, to: int) -> NDArray[np.int64]:
+        """Return the widths of all groups after one choice goes from a level to another."""
+        choice, found = self.choices[number], widths.copy()
+        for cell, change in zip(choice.cells, (choice.counts[to] - choice.counts[level]).tolist(), strict=True):
+            found[cell.group] += change
+        return found
 
     def costs(self, at: Levels) -> dict[str, int]:
         """Return each bounded figure with every choice at a level."""
@@ -59,13 +82,7 @@ class Allocation(ABC):
         leaving it out.
         """
 
-    def rescored(
-        self,
-        graph: Graph,
-        score: str | Score | type[Score],
-        choices: Sequence[Choice],
-        at: Levels,  # noqa: ARG002
-    ) -> list[NDArray[np.float64]] | None:
+    def rescored(self, task: Task, score: str | Score | type[Score], at: Levels) -> list[NDArray[np.float64]] | None:  # noqa: ARG002
         """Return other scores to choose the units by, once it is settled how many stay; ``None`` for the same."""
         return None
 

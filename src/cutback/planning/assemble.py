@@ -63,11 +63,11 @@ def plan_for(
         for group, numbers in zip(graph.groups, kept, strict=True)
     )
     stays = kept_masks(graph, kept)
-    shapes = narrowed_shapes(graph, orders)
+    before = {name: tensor.shape for name, tensor in state_tensors(graph.model).items()}
+    shapes = narrowed_shapes(graph, orders, before)
     attributes: dict[str, dict[str, Width]] = {}
     for path, attribute, value in changed_attributes(graph, shapes, stays):
         attributes.setdefault(path, {})[attribute] = value
-    before = {name: tensor.shape for name, tensor in state_tensors(graph.model).items()}
     structure, structure_after = structure_hashes(graph.model, attributes)
     costs = {quantity: Cost(cost.dense(quantity), cost.of(quantity, counts)) for quantity in ("macs", "params")}
     costs |= {name: Cost(quantity.dense, quantity.of(counts)) for name, quantity in (measured or {}).items()}

@@ -41,7 +41,7 @@ def settled_by_hand(graph: Graph, ignore: object, keep: object) -> dict[int, ByH
     layers = [layer for group in graph.groups for layer in group.layers]
     kept = {pattern: set(matching(pattern, layers, "keep")) for pattern in _as_shares(keep)}
     settled: dict[int, ByHand] = {}
-    for number, group in enumerate(graph.groups):
+    for number, group in enumerate(graph.groups if ignored or kept else ()):
         inside = output_paths(group)
         said = [ByHand("ignore", pattern, group.units) for pattern, paths in ignored.items() if paths & inside]
         for pattern, paths in kept.items():

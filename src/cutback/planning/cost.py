@@ -31,8 +31,10 @@ class CostModel:
         fixed: list[int] = []
         entries: list[tuple[int, int, int]] = []
         for slot, owners in graph.slots.items():
+            if slot.state not in shapes:
+                continue
             owned = owners.sizes
-            if slot.state in shapes and owned.keys() - {-1} and not goes_with_rows(slot, owners):
+            if owned.keys() - {-1} and not goes_with_rows(slot, owners):
                 fixed.append(owned.get(-1, 0))
                 entries += [(n // int(self._total[g]), len(numbers), g) for g, n in owned.items() if g >= 0]
                 numbers[slot] = len(numbers)

@@ -69,7 +69,7 @@ def make_plan(
     at = choose_levels(task, allocation)
     notes += budget_notes(task, at, bounded)
     notes += rounding_notes(graph, settled, task.widths(at), limits.round_to) if budgets and limits.round_to > 1 else []
-    again = allocation.rescored(graph, score, choices, at)
+    again = allocation.rescored(task, score, at)
     if again is not None:
         scores, choices = again, [choice.scored_by(again) for choice in choices]
     best = best_of(choices, at, len(graph.groups))

@@ -4,7 +4,11 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cutback.errors import ArchitectureMismatch, CorruptFile, UnsupportedVersion
 from cutback.planning.quantity import shown
@@ -32,6 +36,18 @@ class Kept:
     total: int
     indices: tuple[int, ...]
     blocks: int = 1
+
+    @cached_property
+    def array(self) -> NDArray[np.int64]:
+        """The indices, read-only."""
+        made = np.array(self.indices, dtype=np.int64)
+        made.flags.writeable = False
+        return made
+
+    @cached_property
+    def span(self) -> tuple[int, int]:
+        """The smallest and the largest index that stays."""
+        return min(self.indices), max(self.indices)
 
 
 @dataclass(frozen=True)

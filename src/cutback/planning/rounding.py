@@ -18,9 +18,9 @@ def produced(group: Group) -> list[Slot]:
 
 def channels_of(graph: Graph, slot: Slot) -> tuple[int, dict[int, int]]:
     """Return how many channels of a layer stay anyway, and how many a unit of each group brings, by its number."""
-    owners = graph.slots[slot].group
-    groups = np.unique(owners[owners >= 0]).tolist()
-    return int((owners < 0).sum()), {number: graph.groups[number].slices[slot].shape[1] for number in groups}
+    sizes = graph.slots[slot].sizes
+    brought = {number: graph.groups[number].slices[slot].shape[1] for number in sorted(sizes) if number >= 0}
+    return sizes.get(-1, 0), brought
 
 
 def narrower_widths(graph: Graph, number: int, settled: Mapping[int, int], limits: Limits) -> list[int]:
@@ -34,6 +34,8 @@ def narrower_widths(graph: Graph, number: int, settled: Mapping[int, int], limit
             layer, what stays of it anyway is evened out to a multiple by the first of them.
     """
     allowed = np.ones(graph.groups[number].units - 1, dtype=bool)
+    if round_to == min_channels == 1:
+        return list(range(len(allowed), 0, -1))
     for slot in produced(graph.groups[number]):
         allowed &= _allowed(graph, slot, number, settled, limits)
     return (np.flatnonzero(allowed)[::-1] + 1).tolist()

@@ -1,5 +1,6 @@
 """Taking as few steps of an allocation as meet every budget, and as close below as steps allow."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -35,15 +36,18 @@ def choose_levels(task: Task, allocation: Allocation) -> Levels:
     while few < many:
         middle = (few + many) // 2
         few, many = (few, middle) if task.fits(_after(start, steps[:middle])) else (middle + 1, many)
-    at = search.refilled(_after(start, steps[:few]), steps[:few])
-    if search.near(at):
-        return at
-    # The last step was a large one: some other choice's next step may end nearer to the budget, by a point or more.
+    taken = steps[:few]
+    at = search.refilled(_after(start, taken), taken)
     found = [at]
-    for number in dict.fromkeys(steps[few:]):
-        taken = [*steps[: few - 1], number]
-        if task.fits(_after(start, taken)):
-            found.append(search.refilled(_after(start, taken), taken))
+    # A large step is left over: undo one, and let some other choice go down, by its own steps, as far as it must.
+    for up in dict.fromkeys(number for number in reversed(taken) if at[number]):
+        for down in dict.fromkeys([*steps[few:], *taken]):
+            if search.near(found[-1]):
+                return found[-1]
+            if down != up:
+                wider = at.copy()
+                wider[up] -= 1
+                found += search.lowered(wider, down)
     return min(found, key=lambda at: search.gap(at) // _TOLERANCE)
 
 
@@ -70,7 +74,7 @@ class _Search:
         """
         blocked: set[int] = set()
         for number in reversed(steps):
-            if number in blocked:
+            if number in blocked or not at[number]:
                 continue
             if self._everywhere and self.near(at):
                 break
@@ -79,6 +83,21 @@ class _Search:
                 at[number] += 1
                 blocked.add(number)
         return at
+
+    def lowered(self, at: Levels, number: int) -> list[Levels]:
+        """Return the levels at which one choice has gone down just as far as fits; none if that is not enough."""
+        lower = at.copy()
+
+        def fits(level: int) -> bool:
+            lower[number] = level
+            return self._task.fits(lower)
+
+        levels = range(int(at[number]) + 1, len(self._task.choices[number].counts))
+        place = bisect_left(levels, True, key=fits)
+        if place == len(levels):
+            return []
+        lower[number] = levels[place]
+        return [lower]
 
 
 def _completed(task: Task, order: Sequence[int]) -> list[int]:

@@ -57,14 +57,6 @@ def permitted_widths(units: int, narrower: Sequence[int], most: int | None = Non
     return tuple(width for width in widths if width <= most) or (widths[-1],)
 
 
-def widths_at(choices: Sequence[Choice], at: Levels, groups: int) -> NDArray[np.int64]:
-    """Return how many units of each group stay, shape ``(groups,)``, with every choice at a level."""
-    widths = np.zeros(groups, dtype=np.int64)
-    for choice, level in zip(choices, at.tolist(), strict=True):
-        choice.add(widths, level)
-    return widths
-
-
 def best_units(scores: NDArray[np.float64], keep: int) -> tuple[int, ...]:
     """Return the ``keep`` units of highest score in ascending order; of equals the first stays."""
     order = np.argsort(-scores, kind="stable")

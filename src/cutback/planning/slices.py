@@ -69,15 +69,14 @@ def settled(
                 f"{names}: unequal numbers of channels would stay in blocks that must keep equally many (groups of a "
                 "convolution or norm, halves of a split, heads); keep as many in each, or let cutback.plan choose"
             )
-    emptied = [slot.state for slot, owners in graph.slots.items() if not owners.stays(stays).any()]
+    orders = natural_orders(graph, stays)
+    emptied = [state for (state, _), order in orders.items() if not len(order)]
     if emptied:
         raise IllegalCut(f"nothing would be left of {emptied[0]}; keep at least one channel of every layer")
     numbers: dict[fx.Node, float] = {}
     try:
         if graph.coupling.assumes:
             stays, orders = legal_cut(graph, stays, scores, numbers)
-        else:
-            orders = natural_orders(graph, stays)
         rows = multiplied_rows(graph.coupling.labellings, kept_labels(graph, stays), numbers)
     except Illegal as reason:
         where = f"{module_path(reason.node) or '(model)'} : {operator_of(reason.node)}"
@@ -91,10 +90,14 @@ def settled(
 def kept_slices(graph: Graph, orders: Orders) -> dict[str, dict[int, Kept]]:
     """Return what stays along each dimension that loses something."""
     slices: dict[str, dict[int, Kept]] = {}
+    made: dict[tuple[bytes, int, int], Kept] = {}
     for slot, owners in graph.slots.items():
         indices, total = orders[slot.state, slot.dimension], len(owners.group)
         if len(indices) < total or (np.diff(indices) < 0).any():
-            slices.setdefault(slot.state, {})[slot.dimension] = Kept(total, tuple(indices.tolist()), slot.blocks)
+            key = indices.tobytes(), total, slot.blocks
+            if key not in made:
+                made[key] = Kept(total, tuple(indices.tolist()), slot.blocks)
+            slices.setdefault(slot.state, {})[slot.dimension] = made[key]
     return slices
 
 

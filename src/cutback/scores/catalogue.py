@@ -1,5 +1,6 @@
 """What a score is, the table of scores by name, and the checks every score's result passes."""
 
+import cmath
 from collections.abc import Callable, Mapping
 from typing import Protocol, cast
 
@@ -15,7 +16,11 @@ from cutback.registry import Registry
 
 
 class Score(Protocol):
-    """Rates every unit of every group of a graph."""
+    """Rates every unit of every group of a graph.
+
+    One whose ``reads_filters`` is true is not finite where a weight of the filters that make a group's channels is not;
+    those weights are then not looked through once more.
+    """
 
     def __call__(self, graph: Graph) -> Mapping[str, Tensor]:
         """Return a tensor ``(units,)`` for each group's name; higher means more important."""
@@ -59,12 +64,10 @@ def score_groups(graph: Graph, score: str | Score | type[Score]) -> list[NDArray
         UnknownName: no score has that name.
         InvalidScore: a group has no score, one of another shape, or one that is not finite.
     """
-    for name, parameter in parameters_by_name(graph.model).items():
-        values = parameter.detach()
-        # The sum of sound values is finite, except where it overflows: one pass, no copy.
-        if not bool(values.sum().isfinite()) and not bool(values.isfinite().all()):
-            raise InvalidScore(f"{name} holds NaN or infinity; load sound weights")
     rate = _ready(score)
+    parameters = parameters_by_name(graph.model)
+    read = _whole_filters(graph) if getattr(rate, "reads_filters", False) else ()
+    _check_sound({name: parameter for name, parameter in parameters.items() if name not in read})
     label = score if isinstance(score, str) else type(rate).__name__
     rated: object = rate(graph)
     if not isinstance(rated, Mapping):
@@ -76,15 +79,31 @@ def score_groups(graph: Graph, score: str | Score | type[Score]) -> list[NDArray
         given: object = rated[group.name]
         if not isinstance(given, Tensor):
             raise InvalidScore(f"score {label} gave {type(given).__name__} for group {group.name}; return a tensor")
-        values = given.detach().to("cpu", torch.float64)
+        values = given.detach().to("cpu", torch.float64).numpy()
         if values.shape != (group.units,):
             raise InvalidScore(
-                f"score {label} gave shape {tuple(values.shape)} for group {group.name}; expected ({group.units},)"
+                f"score {label} gave shape {values.shape} for group {group.name}; expected ({group.units},)"
             )
-        if not bool(values.isfinite().all()):
+        if not np.isfinite(values).all():
+            _check_sound(parameters)
             raise InvalidScore(f"score {label} of group {group.name} is not finite; check the score")
-        result.append(values.numpy())
+        result.append(values)
     return result
+
+
+def _whole_filters(graph: Graph) -> set[str]:
+    """Return the weights of which every filter is a unit's: a score that reads them is finite only if they are."""
+    roles = ("filter", "depthwise")
+    return {slot.state for slot, owners in graph.slots.items() if slot.role in roles and -1 not in owners.sizes}
+
+
+def _check_sound(parameters: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are not numbers."""
+    for name, parameter in parameters.items():
+        values = parameter.detach()
+        # The sum of sound values is finite, except where it overflows: one pass, no copy.
+        if not cmath.isfinite(values.sum().item()) and not bool(values.isfinite().all()):
+            raise InvalidScore(f"{name} holds NaN or infinity; load sound weights")
 
 
 def _ready(score: str | Score | type[Score]) -> Score:

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from cutback.errors import ArchitectureMismatch, StaleGraph, UnreachedParameters
 from cutback.graph.architecture import hash_of
 from cutback.graph.attributes import holder, like
-from cutback.graph.clone import parameters_by_name, state_tensors
+from cutback.graph.clone import modules_by_path, parameters_by_name, state_tensors
 from cutback.graph.graph import Graph, layer_of
 from cutback.graph.unwrap import inside
 from cutback.planning.plan import Plan, Width
@@ -48,7 +48,9 @@ def cut_in_place(
             stage_cut(transaction, cut, plan, gradients=gradients)
         for wrapper in graph.wrappers:
             stage_refusal(transaction, wrapper)
-        stage_optimizers(transaction, optimizers, parameters_by_name(model), plan.slices)
+        optimizers = list(optimizers)
+        if optimizers:
+            stage_optimizers(transaction, optimizers, parameters_by_name(model), plan.slices)
         transaction.commit()
     return proof
 
@@ -84,19 +86,23 @@ def stage_cut(transaction: Transaction, model: nn.Module, plan: Plan, *, gradien
         for name, tensor in states.items():
             if name not in plan.slices and name not in plan.scales and tensor.grad is not None:
                 transaction.set_attribute(tensor, "grad", None)
+    modules = modules_by_path(model)
     for path, values in plan.attributes.items():
         for attribute, value in values.items():
-            transaction.set_attribute(*_checked_attribute(model, path, attribute, value))
+            transaction.set_attribute(*_checked_attribute(model, modules, path, attribute, value))
 
 
-def _checked_attribute(model: nn.Module, path: str, attribute: str, value: Width) -> tuple[object, str, object]:
+def _checked_attribute(
+    model: nn.Module, modules: Mapping[str, nn.Module], path: str, attribute: str, value: Width
+) -> tuple[object, str, object]:
     """Return the holder of a width attribute, its name there, and the new value in the type of the old.
 
     Raises:
         ArchitectureMismatch: there is no such attribute, or what it holds is nothing this could be a cut of.
     """
     try:
-        owner, name = holder(model, path, attribute)
+        # A path under which a shared module is found again is looked up from the model.
+        owner, name = holder(modules[path], "", attribute) if path in modules else holder(model, path, attribute)
     except AttributeError:
         raise ArchitectureMismatch(
             f"the plan sets {path}.{attribute}, which this {type(model).__name__} does not have; use the plan on the "
@@ -158,7 +164,7 @@ def _check_fits(graph: Graph, plan: Plan) -> None:
         for name, node in zip(recorded.states, recorded.nodes, strict=False):
             if name not in states or states[name].shape != node.meta["val"].shape:
                 raise StaleGraph(f"{name} has changed since the model was traced; trace it again")
-    if hash_of(graph.model) != plan.architecture:
+    if hash_of(graph.model, states) != plan.architecture:
         raise ArchitectureMismatch(
             f"the plan belongs to another architecture than this {type(graph.model).__name__}"
             f"{_first_difference(graph.model, plan)}; make a plan from this graph"

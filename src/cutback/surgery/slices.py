@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cutback.errors import ArchitectureMismatch
@@ -15,11 +17,11 @@ def sliced(tensor: Tensor, dimensions: Mapping[int, Kept]) -> Tensor:
     Raises:
         ArchitectureMismatch: blocks of the first dimension would keep unequal numbers of slices.
     """
-    rows = dimensions[0].indices if 0 in dimensions else range(tensor.shape[0] if tensor.dim() else 0)
     size = tensor.shape[0] if tensor.dim() else 0
+    rows = dimensions[0].array if 0 in dimensions else np.arange(size)
     for dimension, kept in dimensions.items():
         if kept.blocks == 1:
-            tensor = tensor.index_select(dimension, torch.tensor(kept.indices, device=tensor.device))
+            tensor = tensor.index_select(dimension, torch.tensor(kept.array, device=tensor.device))
     for dimension, kept in dimensions.items():
         if kept.blocks > 1:
             index = torch.tensor(_by_row(kept, rows, size), device=tensor.device)
@@ -31,19 +33,19 @@ def sliced(tensor: Tensor, dimensions: Mapping[int, Kept]) -> Tensor:
     return tensor
 
 
-def _by_row(kept: Kept, rows: Sequence[int], size: int) -> list[list[int]]:
-    """Return what stays of each row that stays, given how many rows there were."""
-    width = kept.total // kept.blocks
-    inside: dict[int, list[int]] = {}
-    for index in kept.indices:
-        inside.setdefault(index // width, []).append(index % width)
-    found = [inside.get(row // (size // kept.blocks), []) for row in rows]
-    if not found or len({len(columns) for columns in found}) > 1 or not found[0]:
+def _by_row(kept: Kept, rows: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Return what stays of each row that stays, ``(rows, columns)``, given how many rows there were."""
+    block, column = np.divmod(kept.array, kept.total // kept.blocks)
+    counts = np.bincount(block, minlength=kept.blocks)
+    own = rows * kept.blocks // max(size, 1)
+    width = int(counts[own[0]]) if len(own) else 0
+    if size % kept.blocks or not width or (counts[own] != width).any():
         raise ArchitectureMismatch(
             f"a grouped convolution of {kept.blocks} groups would keep unequal numbers of channels in them; "
             "use a plan made by cutback for this model"
         )
-    return found
+    starts = np.cumsum(counts) - counts
+    return column[np.argsort(block, kind="stable")][starts[own][:, None] + np.arange(width)]
 
 
 def multiplied(tensor: Tensor, scales: Sequence[Scaled], *, inverse: bool = False) -> Tensor:
@@ -105,7 +107,7 @@ def check_slice(states: Mapping[str, Tensor], name: str, dimension: int, kept: K
     """
     shape = tuple(states[name].shape) if name in states else None
     fits = shape is not None and dimension < len(shape) and shape[dimension] * kept.blocks == kept.total
-    if not fits or not kept.indices or max(kept.indices) >= kept.total or min(kept.indices) < 0:
+    if not fits or not kept.indices or kept.span[0] < 0 or kept.span[1] >= kept.total:
         raise ArchitectureMismatch(
             f"the plan keeps {len(kept.indices)} of {kept.total} along dimension {dimension} of {name}, which "
             f"{'does not exist' if shape is None else f'has shape {shape}'}; use the plan on the model it was made for"

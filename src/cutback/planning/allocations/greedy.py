@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cutback.graph.clone import independent_copy, state_tensors
 from cutback.graph.graph import Graph, Group
-from cutback.planning.allocation import allocations
+from cutback.planning.allocation import Task, allocations
 from cutback.planning.allocations.uniform import Uniform
 from cutback.planning.select import Choice, Levels, best_units
 from cutback.scores.catalogue import Score, score_groups
@@ -25,10 +25,9 @@ class Greedy(Uniform):
     input channels are zero, which gives norms the same sums. The scores are computed once for each group.
     """
 
-    def rescored(
-        self, graph: Graph, score: str | Score | type[Score], choices: Sequence[Choice], at: Levels
-    ) -> list[NDArray[np.float64]]:
+    def rescored(self, task: Task, score: str | Score | type[Score], at: Levels) -> list[NDArray[np.float64]]:
         """Return the scores of each group's units after the choices before it, ``(units,)`` for each group."""
+        graph, choices = task.graph, task.choices
         copied = dataclasses.replace(graph, model=independent_copy(graph.model))
         states = state_tensors(copied.model)
         current = score_groups(copied, score)

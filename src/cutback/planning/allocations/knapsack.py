@@ -11,11 +11,10 @@ from scipy.sparse import csr_matrix
 from cutback.planning.allocation import Allocation, Task, allocations, by_key, mean_lost, scores_lost, shares_left
 from cutback.planning.select import Levels
 
-_WINDOW = 33
+_WINDOW = 17
 """So many levels of each choice are variables of one programme."""
-_ROUNDS = 12
-_SECONDS = 5.0
-_GAP = 1e-5
+_SECONDS = 1.0
+_GAP = 1e-3
 
 
 @allocations.register("knapsack")
@@ -34,9 +33,9 @@ class Knapsack(Allocation):
         at = np.array([(len(values) - 1) // 2 for values in lost], dtype=np.int64)
         best: tuple[float, Levels] | None = None
         radius = max(map(len, lost))
-        for _ in range(_ROUNDS):
+        while radius > _WINDOW // 4:
             found = _solved(task, lost, at, radius)
-            radius = max(radius // 2, 1)
+            radius //= 2
             if found is None:
                 continue
             at = found
@@ -58,15 +57,14 @@ def _solved(task: Task, lost: Sequence[NDArray[np.float64]], at: Levels, radius:
         window = np.unique(np.append(np.linspace(low, high, _WINDOW).round().astype(np.int64), at[number]))
         levels += window.tolist()
         owner += [number] * len(window)
-    here = task.costs(at)
+    here, widths = task.costs(at), task.widths(at)
     change = np.zeros((len(task.limits), len(levels)))
     for column, (number, level) in enumerate(zip(owner, levels, strict=True)):
         if level != at[number]:
-            moved = at.copy()
-            moved[number] = level
-            found = task.costs(moved)
-            change[:, column] = [(found[name] - here[name]) / task.measured[name].dense for name in task.limits]
-    room = [(limit - here[name]) / task.measured[name].dense for name, limit in task.limits.items()]
+            moved = task.moved(widths, number, int(at[number]), level)
+            for row, (name, quantity) in enumerate(task.measured.items()):
+                change[row, column] = (quantity.of(moved) - here[name]) / quantity.dense
+    room = [(task.limits[name] - here[name]) / quantity.dense for name, quantity in task.measured.items()]
     one_each = csr_matrix((np.ones(len(owner)), (owner, np.arange(len(owner)))), shape=(len(lost), len(owner)))
     solver: Any = optimize  # its annotations forbid arrays as bounds
     result = solver.milp(

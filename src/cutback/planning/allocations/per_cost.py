@@ -79,13 +79,13 @@ def _cheapest(
     at: Levels,
 ) -> list[int]:
     """Take steps, in place, until what they save is to be computed anew; return them."""
-    before = quantity.of(task.widths(at))
+    widths = task.widths(at)
+    before = quantity.of(widths)
     saved_a_unit: dict[int, float] = {}
-    for number in range(len(at)):
-        if at[number] < len(lost[number]):
-            at[number] += 1
-            saved_a_unit[number] = (before - quantity.of(task.widths(at))) / int(gone[number][at[number] - 1])
-            at[number] -= 1
+    for number, level in enumerate(at.tolist()):
+        if level < len(lost[number]):
+            after = quantity.of(task.moved(widths, number, level, level + 1))
+            saved_a_unit[number] = (before - after) / int(gone[number][level])
 
     def entry(number: int) -> tuple[float, int]:
         saved = saved_a_unit[number] * int(gone[number][at[number]])
