@@ -10,9 +10,11 @@ import torch
 from cutback.cli.staging import check_new_folder
 from cutback.errors import InvalidBudget, UserMistake
 from cutback.graph.granularity import check_granularity
+from cutback.measure import LatencySetting
 from cutback.planning.budget import parse_budgets
 from cutback.scores import Score, scores
 from cutback.train.data import Shape
+from cutback.trials.sensitivity import RATIOS
 
 BASELINE_EPOCHS = 20
 
@@ -40,6 +42,10 @@ class Request:
     granularity: str = "channels"
     round_to: int = 1
     min_channels: int = 1
+    latency_batch: int = 1
+    threads: int | None = None
+    ratios: tuple[float, ...] = RATIOS
+    processes: int = 1
     learning_rate: float = 0.05
     finetune_learning_rate: float = 0.05
     batch_size: int = 32
@@ -60,6 +66,11 @@ class Request:
         """Folder to write."""
         return self.out or Path("runs") / (re.split(r"[:/\\]", self.model)[-1] or "model")
 
+    @property
+    def latency_setting(self) -> LatencySetting:
+        """What latencies refer to."""
+        return LatencySetting(batch=self.latency_batch, threads=self.threads)
+
     def make_score(self) -> Score:
         """Return the score, seeded where it draws at random.
 
@@ -77,6 +88,15 @@ class Request:
         """
         if not parse_budgets(self.budgets):
             raise InvalidBudget("nothing says how much to remove; add for example --budget macs=50%")
+        self.check_model_options()
+        check_new_folder(self.folder)
+
+    def check_model_options(self) -> None:
+        """Refuse what cannot be carried out of the options on model, training and score.
+
+        Raises:
+            UserMistake: says which option is to be written otherwise.
+        """
         self.make_score()
         check_granularity(self.granularity)
         for option, rate in (("--lr", self.learning_rate), ("--finetune-lr", self.finetune_learning_rate)):
@@ -90,4 +110,3 @@ class Request:
             raise UserMistake(
                 f"cannot compute on --device {self.device!r} ({str(error).splitlines()[0][:120]}); use --device cpu"
             ) from error
-        check_new_folder(self.folder)

@@ -44,15 +44,18 @@ class LatencySetting:
     @property
     def folder(self) -> Path:
         """Folder in which measurements are kept."""
-        if self.cache is not None:
-            return Path(self.cache)
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        return Path(home) / "cutback" / "latency"
+        return cache_folder("latency") if self.cache is None else Path(self.cache)
 
     def describe(self, device: torch.device) -> str:
         """Say in words what a latency refers to: ``batch 1, cpu, 2 threads``."""
         threads = self.threads_used
         return f"batch {self.batch}, {device}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def cache_folder(name: str) -> Path:
+    """Return the folder of the user's cache that holds one kind of findings; it need not exist."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "cutback" / name
 
 
 def environment(device: torch.device, threads: int) -> dict[str, str | int]:

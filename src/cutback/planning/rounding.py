@@ -34,7 +34,7 @@ def narrower_widths(graph: Graph, number: int, settled: Mapping[int, int], limit
             layer, what stays of it anyway is evened out to a multiple by the first of them.
     """
     allowed = np.ones(graph.groups[number].units - 1, dtype=bool)
-    if round_to == min_channels == 1:
+    if limits == Limits():
         return list(range(len(allowed), 0, -1))
     for slot in produced(graph.groups[number]):
         allowed &= _allowed(graph, slot, number, settled, limits)
