@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import nn
 
-from cutback.errors import BudgetUnreachable
+from cutback.errors import BudgetUnreachable, InvalidBudget
 from cutback.graph.graph import Graph
 from cutback.measure.latency import Latency, compare_latency
 from cutback.measure.latency_model import Calibration, LatencyModel
@@ -94,8 +94,8 @@ def plan_to_latency(
     while len(trials) < ROUNDS and not (trials and trials[-1].hit):
         try:
             plan = _planned(budgets, planner, model, dense_ms)
-        except BudgetUnreachable:
-            if trials:
+        except (BudgetUnreachable, InvalidBudget):
+            if trials:  # the machine's speed has changed since: what was measured counts
                 break
             raise
         times = clock({"dense": graph.model, "cut": cut_copy(graph.model, plan)})

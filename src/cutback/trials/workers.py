@@ -3,6 +3,7 @@
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 import torch
@@ -29,7 +30,7 @@ def each_in_processes(
     if "fork" not in multiprocessing.get_all_start_methods():
         raise UserMistake(f"processes={processes} needs a system that can fork a process; write processes=1")
     context = multiprocessing.get_context("fork")
-    workers: dict[Connection, multiprocessing.process.BaseProcess] = {}
+    workers: dict[Connection, BaseProcess] = {}
     try:
         for number in range(min(processes, len(tasks))):
             mine, its = context.Pipe(duplex=False)

@@ -18,7 +18,6 @@ from cutback.planning.worthwhile import worthwhile
 PER_MILLISECOND = 10**6
 
 
-@quantities.register("latency")
 class LatencyQuantity(Quantity):
     """Time of one forward pass in nanoseconds, as a measured table of this machine's layers predicts it.
 
@@ -75,3 +74,6 @@ class LatencyQuantity(Quantity):
     def shown(cls, figure: int) -> str:
         """Write a time in milliseconds."""
         return f"{figure / PER_MILLISECOND:.4g} ms"
+
+
+quantities.register("latency")(LatencyQuantity)  # as a decorator it would hide what the class has beyond a quantity
