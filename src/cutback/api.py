@@ -138,7 +138,8 @@ def plan(
         allocate: how the cut is shared out. ``uniform``: the same share of each group. ``greedy``: the same, each layer
             scored without the inputs that are gone. ``global``: lowest scores first wherever they are, each group's
             scores divided by their mean; ``global-raw``: as they are. ``isomorphic``: as ``global``, among groups of
-            the same form. ``per-macs``, ``per-params``, ``per-memory``: lowest score for what removing it saves.
+            the same form. ``per-macs``, ``per-params``, ``per-memory``, ``per-latency`` (where latency is
+            budgeted): lowest score for what removing it saves.
             ``knapsack``: the highest total score that the budgets permit. Or a ``Sensitivity``: equal loss of accuracy.
         latency: the batch and the threads that a latency budget refers to (``cutback.measure.LatencySetting``); by
             default batch 1 and PyTorch's present number of threads.

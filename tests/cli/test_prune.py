@@ -132,6 +132,24 @@ def test_weights_head_and_options_reach_their_steps(tmp_path, monkeypatch, capsy
     torch.testing.assert_close(outputs_in_a_fresh_process(report, inputs, tmp_path), outputs["saved"])
 
 
+def test_memory_and_size_by_the_curves_of_a_scan(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "my.py", SMALL)
+    scan = cutback.Sensitivity(0.9, {"0": {0.5: 0.2}, "2": {0.5: 0.85}})
+    write(tmp_path / "scan.json", scan.to_json())
+    options = ["--budget", "memory=70%", "--budget", "size=5kB", "--allocate", "scan.json", "--max-removed", "70%"]
+    assert main(["prune", "my.py:make", *options, "--train", "0", "--finetune", "0"]) == 0
+    report = json.loads(Path("runs/make/report.json").read_text())
+    assert report["final"]["bytes"] == report["plan"]["costs"]["size"][1] <= 5000
+    before, after = report["plan"]["costs"]["memory"]
+    assert before == 4 * (6 * 36 + 8 * 16)
+    assert after <= 0.7 * before
+    assert f"memory: {before:,} bytes -> {after:,} bytes" in " ".join(capsys.readouterr().out.split())
+    kept = report["plan"]["kept"]
+    assert kept["2"] == [3, 8]  # costs little, and 70 % of it may go
+    assert kept["0"][0] >= 4
+
+
 def test_the_same_seed_gives_the_same_bytes(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "my.py", SMALL)

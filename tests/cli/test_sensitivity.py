@@ -44,6 +44,7 @@ def test_the_curves_are_those_of_the_validation_split(capsys) -> None:
     half = evaluate(cutback.apply(cutback.trace(model, torch.zeros(2, 1, 8, 8)), plan), split).top1
     assert found["curves"]["2"][1] == [0.5, half]
     assert {"skip", "ratios", "stage_ratios", "loss", "score"} <= set(found)
+    assert cutback.Sensitivity.from_json(json.dumps(found)).dense == found["dense"]
 
 
 def test_processes_and_a_second_run_give_the_same_and_the_second_evaluates_nothing(capsys, monkeypatch, folder) -> None:

@@ -18,6 +18,7 @@ from cutback.cli.staging import new_folder
 from cutback.errors import UserMistake
 from cutback.measure import compare_latency
 from cutback.measure.setting import cache_folder
+from cutback.planning.allocation import Allocation
 from cutback.planning.plan import Plan
 from cutback.surgery.verify import Proof
 from cutback.train import Data, FitResult, Progress, check_model, evaluate, fit, load_data
@@ -137,8 +138,8 @@ class Job:
         request = self.request
         graph = cutback.trace(model, self.example, granularity=request.granularity)
         score = request.make_score()
-        allocate: str | cutback.Sensitivity = request.allocate
-        if allocate == "sensitivity":
+        allocate: Allocation | cutback.Sensitivity | str | None = request.make_allocation()
+        if allocate is None:
             allocate = "uniform" if trying else self.scan(graph)
         plan = cutback.plan(
             graph,
@@ -147,6 +148,7 @@ class Job:
             ignore=request.ignore,
             round_to=request.round_to,
             min_channels=request.min_channels,
+            max_removed=request.max_removed,
             allocate=allocate,
             latency=request.latency_setting,
         )

@@ -40,13 +40,21 @@ Budget = Annotated[
     list[str] | None,
     typer.Option(
         metavar="BUDGET",
-        help="What the result may cost: macs=50%, params=3M, latency=8ms, channels=50%. Repeatable; all are met.",
+        help="What the result may cost: macs=50%, params=3M, memory=20MiB, peak=8MiB, size=5MB, "
+        "latency=8ms, channels=50%. Repeatable; all are met.",
         show_default=False,
     ),
 ]
 Score = Annotated[str, typer.Option(metavar="NAME", help="What ranks the channels; see cutback scores.")]
 Allocate = Annotated[
-    str, typer.Option(metavar="HOW", help="uniform: the same share of each group; global: lowest scores first.")
+    str,
+    typer.Option(
+        metavar="HOW",
+        help="uniform: the same share of each group; greedy: the same, scored without removed inputs; global: lowest "
+        "scores first (global-raw: as they are); isomorphic: among alike groups; per-macs, per-params, per-memory, "
+        "per-latency: lowest score for what it saves; knapsack: highest total score; sensitivity: equal loss by "
+        "a scan made first, FILE.json: by one made before.",
+    ),
 ]
 Ratios = Annotated[
     str,
@@ -81,6 +89,9 @@ Granularity = Annotated[
     ),
 ]
 RoundTo = Annotated[int, typer.Option(min=1, metavar="N", help="Widths that change become multiples of N.")]
+MaxRemoved = Annotated[
+    str | None, typer.Option(metavar="SHARE", help="At most this share of each layer's channels goes, such as 80%.")
+]
 MinChannels = Annotated[int, typer.Option(min=1, metavar="N", help="So many channels stay in each layer.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the splits, the starting weights and the training.")]
 Finetune = Annotated[int, typer.Option(min=0, metavar="EPOCHS", help="Epochs of training after the cut.")]

@@ -10,7 +10,7 @@ from cutback.cli.request import Request
 EPILOG = """\b
 Examples:
   cutback prune cutback:resnet20 --data digits --budget macs=50% --finetune 15 --out runs/demo
-  cutback prune my.py:make --data imagefolder:pictures --input 3x32x32 --budget params=40%
+  cutback prune my.py:make --data imagefolder:pictures --input 3x32x32 --budget params=40% --budget peak=2MiB
   cutback prune torchvision:resnet18 --weights resnet18.pth --num-classes 10 --data my.py:datasets --budget macs=2G
 """
 
@@ -32,6 +32,7 @@ def prune(  # noqa: PLR0913, PLR0917 (one a command-line option)
     granularity: options.Granularity = "channels",
     round_to: options.RoundTo = 1,
     min_channels: options.MinChannels = 1,
+    max_removed: options.MaxRemoved = None,
     latency_batch: options.LatencyBatch = 1,
     threads: options.Threads = None,
     lr: options.LearningRate = 0.05,
@@ -63,6 +64,7 @@ def prune(  # noqa: PLR0913, PLR0917 (one a command-line option)
         granularity=granularity,
         round_to=round_to,
         min_channels=min_channels,
+        max_removed=max_removed,
         latency_batch=latency_batch,
         threads=threads,
         learning_rate=lr,

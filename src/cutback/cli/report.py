@@ -20,10 +20,12 @@ from cutback.measure import Latency
 from cutback.planning.budget import parse_budgets
 from cutback.planning.plan import Plan
 from cutback.planning.quantities.latency import PER_MILLISECOND
+from cutback.planning.quantity import shown
 from cutback.surgery.verify import Proof
 from cutback.train import Data, FitResult
 
 REPORT_VERSION = 1
+IN_TABLE = ("macs", "params", "size")
 STAGES = {"dense": "dense", "cut": "after cut", "final": "after fine-tune"}
 
 
@@ -76,6 +78,7 @@ def make_report(
         **{name: _training(result) for name, result in trainings.items()},
         "plan": {
             "budgets": plan.budgets,
+            "costs": {name: [cost.before, cost.after] for name, cost in plan.costs.items()},
             "kept": {group.name: [len(group.kept), group.total] for group in plan.groups},
             "notes": plan.notes,
         },
@@ -137,6 +140,9 @@ def print_report(report: Mapping[str, Any], folder: Path) -> None:
     table.add_row(f"latency, ms (95 %), {where}", *(_timed(stage) for stage in stages.values()))
     table.add_row("file size, bytes", *(_counted(stage["bytes"], dense["bytes"]) for stage in stages.values()))
     out.print(table)
+    for name, (before, after) in report["plan"]["costs"].items():
+        if name not in IN_TABLE:
+            out.print(f"{name}: {shown(name, before)} -> {shown(name, after)} ({after / max(before, 1):.1%})")
     error = report["proof"]["error"]
     out.print(f"\nproven: equal to the original with the removed channels silenced, relative error at most {error:.0e}")
     for note in report["plan"]["notes"]:

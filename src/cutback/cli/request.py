@@ -11,7 +11,10 @@ from cutback.cli.staging import check_new_folder
 from cutback.errors import InvalidBudget, UserMistake
 from cutback.graph.granularity import check_granularity
 from cutback.measure import LatencySetting
+from cutback.planning.allocation import Allocation, ready
 from cutback.planning.budget import parse_budgets
+from cutback.planning.limits import limits_of
+from cutback.planning.sensitivity import Sensitivity
 from cutback.scores import Score, scores
 from cutback.train.data import Shape
 from cutback.trials.sensitivity import RATIOS
@@ -46,6 +49,7 @@ class Request:
     threads: int | None = None
     ratios: tuple[float, ...] = RATIOS
     processes: int = 1
+    max_removed: str | None = None
     learning_rate: float = 0.05
     finetune_learning_rate: float = 0.05
     batch_size: int = 32
@@ -80,6 +84,25 @@ class Request:
         entry = scores.get(self.score)
         return entry(seed=self.seed) if "seed" in inspect.signature(entry).parameters else entry()
 
+    def make_allocation(self) -> Allocation | None:
+        """Return the allocation; of a file's name, the one by the sensitivity curves in it.
+
+        ``None`` stands for one by curves that are still to be scanned.
+
+        Raises:
+            InvalidBudget: nothing is called that.
+            UserMistake: the file cannot be read.
+            CorruptFile: it holds no curves.
+        """
+        if self.allocate == "sensitivity":
+            return None
+        if not self.allocate.endswith(".json"):
+            return ready(self.allocate)
+        try:
+            return ready(Sensitivity.from_json(Path(self.allocate).read_text(encoding="utf-8")))
+        except (OSError, UnicodeError) as error:
+            raise UserMistake(f"cannot read --allocate {self.allocate} ({error}); name a sensitivity scan") from error
+
     def check(self) -> None:
         """Refuse what cannot be carried out, as far as that shows without model and data.
 
@@ -98,6 +121,8 @@ class Request:
             UserMistake: says which option is to be written otherwise.
         """
         self.make_score()
+        self.make_allocation()
+        limits_of(self.round_to, self.min_channels, self.max_removed)
         check_granularity(self.granularity)
         for option, rate in (("--lr", self.learning_rate), ("--finetune-lr", self.finetune_learning_rate)):
             if not 0 < rate < float("inf"):

@@ -1,5 +1,7 @@
 """``cutback sensitivity``: what each group costs when it alone is pruned, without training."""
 
+from json import loads
+
 from rich.table import Table
 
 import cutback
@@ -12,7 +14,8 @@ from cutback.cli.staging import check_file, write_whole
 EPILOG = """\b
 Examples:
   cutback sensitivity cutback:resnet20 --data digits --plot curves.svg
-  cutback sensitivity my.py:make --weights my.safetensors --data imagefolder:pictures --ratios 25%,50%,75% --json
+  cutback sensitivity my.py:make --weights my.pt --data imagefolder:pictures --ratios 25%,50%,75% --json > scan.json
+  cutback prune my.py:make --weights my.pt --data imagefolder:pictures --budget macs=50% --allocate scan.json
 """
 
 
@@ -72,9 +75,8 @@ def sensitivity(  # noqa: PLR0913, PLR0917 (one a command-line option)
     skip = found.skipped(loss=loss, removed=min(request.ratios))
     stages = found.stage_ratios(graph, loss=loss, skip=skip)
     if json:
-        curves = {group: [list(point) for point in curve.items()] for group, curve in found.curves.items()}
         suggested = {"loss": loss, "skip": skip, "ratios": found.ratios(loss), "stage_ratios": stages}
-        console.print_json({"dense": found.dense, "score": found.score, "curves": curves, **suggested})
+        console.print_json({**loads(found.to_json()), **suggested})
     else:
         _print(found, skip, stages, loss)
 

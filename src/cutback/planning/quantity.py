@@ -76,8 +76,9 @@ class Bytes(Quantity):
 
     @classmethod
     def shown(cls, figure: int) -> str:
-        """Write bytes in MiB."""
-        return f"{figure / 2**20:,.4g} MiB ({figure:,} bytes)"
+        """Write bytes, many of them in MiB too."""
+        exact = f"{figure:,} bytes"
+        return exact if figure < 2**17 else f"{figure / 2**20:,.2f} MiB ({exact})"
 
 
 quantities: Registry[type[Quantity]] = Registry("quantity", "cutback.planning.quantities")

@@ -16,6 +16,8 @@ from cutback.graph.capture import operator_of
 from cutback.graph.graph import Graph
 from cutback.registry import near_misses
 
+_NOISE = 1e-12  # 0.9 - 0.6 is more than 0.3 in binary
+
 
 @dataclass(frozen=True)
 class Sensitivity:
@@ -70,10 +72,11 @@ class Sensitivity:
         found: dict[str, float] = {}
         for group in self.curves:
             shares, losses = self._points(group)
-            last = int(np.searchsorted(losses, loss, side="right")) - 1  # the last point that costs no more
+            last = int(np.searchsorted(losses, loss + _NOISE, side="right")) - 1  # the last point that costs no more
             share = shares[last]
             if last + 1 < len(losses):
-                share += (shares[last + 1] - share) * (loss - losses[last]) / (losses[last + 1] - losses[last])
+                more = max(loss - losses[last], 0.0)
+                share += (shares[last + 1] - share) * more / (losses[last + 1] - losses[last])
             found[group] = round(float(share), 6)
         return found
 

@@ -23,6 +23,8 @@ LOWEST = 0.95
 """Share of the target from which on it counts as hit."""
 AIM = 0.98
 """Share of the target that plans are made for, so that noise does not lift them over it."""
+NEAR = 0.015
+"""So near to that, a plan is taken without trying for better."""
 
 Planner = Callable[[Sequence[Budget]], Plan]
 """Makes a plan that meets budgets, all else being settled."""
@@ -64,14 +66,14 @@ class Trial:
 
     @property
     def miss(self) -> float:
-        """How far it ends from the target; above it counts double."""
-        return 2 * (self.share - 1) if self.share > 1 else 1 - self.share
+        """How far it ends from where plans aim; nothing is worse than over the target."""
+        return abs(self.share - AIM) + (self.share > 1)
 
 
 def plan_to_latency(
     graph: Graph, budgets: Sequence[Budget], planner: Planner, model: LatencyModel, clock: Clock
 ) -> Trial:
-    """Return the first plan measured to meet a latency budget within 5 %, else the one that came nearest.
+    """Return the plan that was measured to come nearest below a latency budget.
 
     Args:
         graph: the traced network.
@@ -91,13 +93,15 @@ def plan_to_latency(
     sums = [model.total(kept) for kept in (_kept(narrow), whole)]
     model.calibration = Calibration.through(sums, [times["narrow"].median_ms, dense_ms])
     trials: list[Trial] = []
-    while len(trials) < ROUNDS and not (trials and trials[-1].hit):
+    while len(trials) < ROUNDS and all(trial.miss > NEAR for trial in trials):
         try:
             plan = _planned(budgets, planner, model, dense_ms)
         except (BudgetUnreachable, InvalidBudget):
             if trials:  # the machine's speed has changed since: what was measured counts
                 break
             raise
+        if any(plan.groups == trial.plan.groups for trial in trials):
+            break  # steps are no finer
         times = clock({"dense": graph.model, "cut": cut_copy(graph.model, plan)})
         dense_ms = times["dense"].median_ms
         target = float(wanted.amount) * (dense_ms if wanted.relative else 1 / PER_MILLISECOND)

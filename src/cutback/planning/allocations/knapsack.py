@@ -23,33 +23,44 @@ class Knapsack(Allocation):
 
     A choice of one level for each group is a knapsack, but a layer's cost is a product of widths of two groups.
     Costs are therefore linearised: the programme adds up what changing each group alone would change. It is solved
-    again from each solution, its levels around the last one, in a window that halves; the best solution counts that
-    meets the budgets as they really are.
+    again from each solution, among levels around the last one, in a window that halves; then from the best solution
+    that meets the budgets as they really are, as long as that helps.
     """
 
     def order(self, task: Task) -> Sequence[int]:
         """Return the steps to the best levels found, and the globally lowest scores after them."""
         lost = [np.concatenate([[0.0], np.cumsum(scores_lost(c, normalised=True))]) for c in task.choices]
-        at = np.array([(len(values) - 1) // 2 for values in lost], dtype=np.int64)
-        best: tuple[float, Levels] | None = None
-        radius = max(map(len, lost))
-        while radius > _WINDOW // 4:
-            found = _solved(task, lost, at, radius)
-            radius //= 2
-            if found is None:
-                continue
-            at = found
-            total = sum(float(values[level]) for values, level in zip(lost, at.tolist(), strict=True))
-            if task.fits(at) and (best is None or total < best[0]):
-                best = total, at
-        levels = (at if best is None else best[1]).tolist()
+        levels = _best(task, lost).tolist()
         steps = by_key([-shares_left(choice)[:level] for choice, level in zip(task.choices, levels, strict=True)])
         rest = [mean_lost(c, normalised=True)[level:] for c, level in zip(task.choices, levels, strict=True)]
         return [*steps, *by_key(rest)]
 
 
-def _solved(task: Task, lost: Sequence[NDArray[np.float64]], at: Levels, radius: int) -> Levels | None:
-    """Return the levels within a radius that lose the least, costs linearised at ``at``; ``None`` if none fit."""
+def _best(task: Task, lost: Sequence[NDArray[np.float64]]) -> Levels:
+    """Return the levels found that lose the least and meet the budgets; the last ones found where none do."""
+
+    def total(at: Levels) -> float:
+        fits = task.fits(at)
+        return sum(float(values[level]) for values, level in zip(lost, at.tolist(), strict=True)) if fits else np.inf
+
+    at = np.array([(len(values) - 1) // 2 for values in lost], dtype=np.int64)
+    found, radius = [at], max(map(len, lost))
+    while radius >= _WINDOW // 4:
+        at = _solved(task, lost, at, radius)
+        found.append(at)
+        radius //= 2
+    best = min(reversed(found), key=total)
+    while radius and np.isfinite(total(best)):
+        at = _solved(task, lost, best, radius)
+        if total(at) < total(best):
+            best = at
+        else:
+            radius //= 2
+    return best
+
+
+def _solved(task: Task, lost: Sequence[NDArray[np.float64]], at: Levels, radius: int) -> Levels:
+    """Return the levels within a radius that lose the least, costs linearised at ``at``; ``at`` if none fit."""
     levels: list[int] = []
     owner: list[int] = []
     for number, values in enumerate(lost):
@@ -74,7 +85,5 @@ def _solved(task: Task, lost: Sequence[NDArray[np.float64]], at: Levels, radius:
         constraints=[solver.LinearConstraint(one_each, 1, 1), solver.LinearConstraint(change, -np.inf, room)],
         options={"time_limit": _SECONDS, "mip_rel_gap": _GAP},
     )
-    if result.x is None:
-        return None
-    chosen = np.asarray(levels)[result.x > 0.5]
-    return chosen if len(chosen) == len(lost) else None
+    chosen = np.asarray(levels)[result.x > 0.5] if result.x is not None else at
+    return chosen if len(chosen) == len(lost) else at
