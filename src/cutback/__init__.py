@@ -18,6 +18,7 @@ from cutback.planning.plan import Plan
 from cutback.planning.sensitivity import Sensitivity
 from cutback.surgery.verify import Proof, prove
 from cutback.surgery.wrappers import rewrap
+from cutback.trials.sensitivity import sensitivity
 
 __version__ = "0.1.0"
 __all__ = [
@@ -38,5 +39,6 @@ __all__ = [
     "rewrap",
     "save",
     "scores",
+    "sensitivity",
     "trace",
 ]

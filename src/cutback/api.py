@@ -20,6 +20,7 @@ from cutback.graph.groups import couple
 from cutback.graph.inputs import Inputs
 from cutback.graph.unwrap import unwrapped, wrappers_of
 from cutback.io.checkpoint import load_checkpoint, read_plan, save_checkpoint
+from cutback.measure.setting import LatencySetting
 from cutback.planning.allocation import Allocation
 from cutback.planning.budget import Budget, parse_budgets
 from cutback.planning.make import make_plan
@@ -31,6 +32,7 @@ from cutback.surgery.converting import graph_form, note_sources
 from cutback.surgery.cut import Gradients, cut_in_place
 from cutback.surgery.graph_form import GraphForm
 from cutback.surgery.verify import Proof
+from cutback.trials.latency_budget import plan_within_latency
 
 Model = TypeVar("Model", bound=nn.Module)
 Kind = TypeVar("Kind")
@@ -108,8 +110,14 @@ def plan(
     min_channels: int = 1,
     max_removed: str | float | None = None,
     allocate: str | Allocation | Sensitivity = "uniform",
+    latency: LatencySetting | None = None,
 ) -> Plan:
     """Choose what to remove. Changes nothing.
+
+    A latency budget is met as measured: this machine's layers are timed at many widths (once; the times are kept in the
+    user's cache folder), and the cut is tried on a copy, timed in turns with the model, until it takes at most 5 % less
+    than asked for and not more; ``notes`` tells what was measured. Where several processes train together, plan in one
+    and send the plan to the others: each would measure something else.
 
     Args:
         graph: from ``trace``.
@@ -117,8 +125,9 @@ def plan(
             class; of equal units the first stays. One that needs data is made with it: ``cutback.scores.APoZ(loader)``.
         budget: what the result may cost, in per cent of the dense network or absolute: ``"macs=50%"``, ``"params=3M"``,
             ``"memory=20MiB"`` (outputs of convolutions), ``"peak=8MiB"`` (the most activations that are live at once),
-            ``"size=5MB"`` (of the saved file), ``"channels=50%"`` (the share of each group that stays, rounded down),
-            or several. MACs and memory are those of a batch of one. The result is never over a budget, and within 1 %
+            ``"size=5MB"`` (of the saved file), ``"latency=8ms"`` (of one forward pass in eval mode on this machine),
+            ``"channels=50%"`` (the share of each group that stays, rounded down), or several. MACs and memory are those
+            of a batch of one. The result is never over a budget, and within 1 %
             of the dense cost below the binding one wherever steps are that fine (else ``notes`` says so).
         keep: by hand, module path patterns to what stays of the layer: ``{"layer1.*.conv1": "40%"}`` or a number of
             channels. Shares round down.
@@ -130,8 +139,11 @@ def plan(
         allocate: how the cut is shared out. ``uniform``: the same share of each group. ``greedy``: the same, each layer
             scored without the inputs that are gone. ``global``: lowest scores first wherever they are, each group's
             scores divided by their mean; ``global-raw``: as they are. ``isomorphic``: as ``global``, among groups of
-            the same form. ``per-macs``, ``per-params``, ``per-memory``: lowest score for what removing it saves.
+            the same form. ``per-macs``, ``per-params``, ``per-memory``, ``per-latency`` (where latency is
+            budgeted): lowest score for what removing it saves.
             ``knapsack``: the highest total score that the budgets permit. Or a ``Sensitivity``: equal loss of accuracy.
+        latency: the batch and the threads that a latency budget refers to (``cutback.measure.LatencySetting``); by
+            default batch 1 and PyTorch's present number of threads.
 
     Raises:
         UserMistake: an argument is of another kind than asked for.
@@ -142,17 +154,24 @@ def plan(
         UnknownName: a score or pattern that nothing answers to; lists near misses.
         InvalidScore: scores that are not finite, for instance because the weights are not.
     """
-    return make_plan(
-        graph,
-        score=score,
-        budget=budget,
-        keep=keep,
-        ignore=ignore,
-        round_to=round_to,
-        min_channels=min_channels,
-        max_removed=max_removed,
-        allocate=allocate,
-    )
+
+    def make(score: str | Score | type[Score], budget: Sequence[Budget]) -> Plan:
+        return make_plan(
+            graph,
+            score=score,
+            budget=budget,
+            keep=keep,
+            ignore=ignore,
+            round_to=round_to,
+            min_channels=min_channels,
+            max_removed=max_removed,
+            allocate=allocate,
+        )
+
+    budgets = parse_budgets(budget)
+    if not isinstance(graph, Graph) or all(given.quantity != "latency" for given in budgets):
+        return make(score, budgets)
+    return plan_within_latency(graph, budgets, latency or LatencySetting(), score, make)
 
 
 def apply_(

@@ -42,7 +42,6 @@ def folder(tmp_path, monkeypatch):
         (["small.py:make", "--ignore", "0", "--ignore", "2"], "no channel of this model may be removed"),
         (["small.py:make", "--score", "l3"], "no score is called 'l3'"),
         (["small.py:make", "--allocate", "uniformly"], "no allocation is called 'uniformly'"),
-        (["small.py:make", "--allocate", "sensitivity"], "needs the curves of a scan"),
         (["small.py:make", "--allocate", "none.json"], "cannot read --allocate none.json"),
         (["small.py:make", "--max-removed", "none"], "max_removed='none' is no share"),
         (["small.py:make", "--budget", "peak=1B"], "peak at most 1 bytes, lowest reachable"),

@@ -33,8 +33,7 @@ from tests.helpers import chain, image
         (0.5, "cannot read the budget 0.5; write for example macs=50%"),
         ([0.5], "cannot read the budget 0.5"),
         ({"macs": 0.5}, "cannot read the budget {'macs': 0.5}"),
-        ("latency=8ms", "latency budgets are not available yet"),
-        ("latency=50%", "latency budgets are not available yet"),
+        ("latency=100%", "between 0 % and 100 %"),
     ],
 )
 def test_a_bad_budget_says_what_is_wrong_and_how_to_write_it(written, says):

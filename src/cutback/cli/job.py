@@ -1,6 +1,7 @@
 """The whole job: train where there are no weights, cut, prove, fine-tune, measure, save."""
 
 import copy
+import hashlib
 import json
 import time
 from dataclasses import dataclass
@@ -16,9 +17,12 @@ from cutback.cli.request import Request
 from cutback.cli.staging import new_folder
 from cutback.errors import UserMistake
 from cutback.measure import compare_latency
+from cutback.measure.setting import cache_folder
+from cutback.planning.allocation import Allocation
 from cutback.planning.plan import Plan
+from cutback.scores import Score
 from cutback.surgery.verify import Proof
-from cutback.train import Data, FitResult, check_model, evaluate, fit, load_data
+from cutback.train import Data, FitResult, Progress, check_model, evaluate, fit, load_data
 from cutback.train.batches import Sample, batches
 
 LATENCY_REPEATS = 50
@@ -41,10 +45,10 @@ def run_job(request: Request, reporter: Reporter) -> dict[str, object]:
     """
     start = time.monotonic()
     request.check()
-    job = _Job.prepared(request, reporter)
+    job = Job.prepared(request, reporter)
     if request.baseline_epochs:
         with reporter.step("trying the cut on a copy"):
-            job.cut(_copied(job.built.model))
+            job.cut(_copied(job.built.model), trying=True)
     model, stages, networks = job.built.model, {}, {}
     baseline = job.fit("training the baseline", request.baseline_epochs, request.learning_rate, request.seed)
     stages["dense"], networks["dense"] = job.stage(model, baseline.best.top1), _copied(model)
@@ -55,7 +59,7 @@ def run_job(request: Request, reporter: Reporter) -> dict[str, object]:
     stages["cut"] = job.stage(networks["cut"], finetune.start.top1, accuracy)
     stages["final"], networks["final"] = job.stage(model, finetune.best.top1), model
     with reporter.step("timing"):
-        latencies = compare_latency(networks, job.example[:1], repeats=LATENCY_REPEATS)
+        latencies = compare_latency(networks, job.pictures(), repeats=LATENCY_REPEATS, threads=request.threads)
     report = make_report(
         request,
         job.data,
@@ -72,8 +76,16 @@ def run_job(request: Request, reporter: Reporter) -> dict[str, object]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Job:
-    """Model and data that fit each other, and the steps on them."""
+class Job:
+    """Model and data that fit each other, and the steps on them.
+
+    Attributes:
+        request: what was asked for.
+        reporter: told what is going on.
+        data: the data.
+        built: the model.
+        example: two training pictures, (2, C, H, W).
+    """
 
     request: Request
     reporter: Reporter
@@ -82,7 +94,7 @@ class _Job:
     example: Tensor
 
     @classmethod
-    def prepared(cls, request: Request, reporter: Reporter) -> "_Job":
+    def prepared(cls, request: Request, reporter: Reporter) -> "Job":
         """Load data and model, and see whether they fit."""
         with reporter.step(f"reading {request.data}") as progress:
             data = load_data(request.data, seed=request.seed, input_shape=request.input_shape, progress=progress)
@@ -98,23 +110,56 @@ class _Job:
         example, _ = next(batches(data.train, 2, torch.device(request.device)))
         return cls(request, reporter, data, built, example)
 
-    def cut(self, model: nn.Module) -> tuple[Plan, Proof]:
-        """Cut a model in place, proven."""
+    def pictures(self) -> Tensor:
+        """Return the pictures of the forward pass that latencies refer to, (N, C, H, W)."""
+        batch = self.request.latency_batch
+        return self.example[torch.arange(batch, device=self.example.device) % len(self.example)]
+
+    @property
+    def score(self) -> Score:
+        """The score; one that needs data sees pictures of the training split."""
+        request = self.request
+        device = torch.device(request.device)
+        return request.make_score(Sample(self.data.train, SCORED_PICTURES, request.batch_size, device, request.seed))
+
+    def scan(self, graph: cutback.Graph, told: Progress | None = None) -> cutback.Sensitivity:
+        """Return the sensitivity of the model on the validation split; what is known already comes from the cache."""
+        request, split = self.request, self.data.validation
+        first, _ = next(batches(split, len(split), torch.device("cpu")))
+        pictures = hashlib.sha256(first.contiguous().numpy().tobytes()).hexdigest()
+        return cutback.sensitivity(
+            graph,
+            lambda model: evaluate(model, split, device=request.device).top1,
+            ratios=request.ratios,
+            score=self.score,
+            processes=request.processes,
+            cache=cache_folder("sensitivity"),
+            label=f"{len(split)} {pictures}",
+            told=told,
+        )
+
+    def cut(self, model: nn.Module, *, trying: bool = False) -> tuple[Plan, Proof]:
+        """Cut a model in place, proven.
+
+        Args:
+            model: the model.
+            trying: only to see whether the cut is possible: without a sensitivity scan.
+        """
         request = self.request
         graph = cutback.trace(model, self.example, granularity=request.granularity)
-        sample = Sample(
-            self.data.train, SCORED_PICTURES, request.batch_size, torch.device(request.device), request.seed
-        )
-        score = request.make_score(sample)
+        allocate: Allocation | cutback.Sensitivity | str | None = request.make_allocation()
+        if allocate is None:
+            allocate = "uniform" if trying else self.scan(graph)
         plan = cutback.plan(
             graph,
-            score=score,
+            score=self.score,
             budget=request.budgets,
             ignore=request.ignore,
             round_to=request.round_to,
             min_channels=request.min_channels,
             max_removed=request.max_removed,
-            allocate=request.make_allocation(),
+            allocate=allocate,
+            latency=request.latency_setting,
         )
         proof = cutback.prove(graph, plan)
         cutback.apply_(graph, plan, prove=False, ignore_unreached=request.ignore_unreached)

@@ -1,5 +1,6 @@
 """The arguments and options that commands share, each declared once."""
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
 
@@ -39,8 +40,8 @@ Budget = Annotated[
     list[str] | None,
     typer.Option(
         metavar="BUDGET",
-        help="What the result may cost: macs=50%, params=3M, memory=20MiB, peak=8MiB, size=5MB, channels=50%. "
-        "Repeatable; all are met.",
+        help="What the result may cost: macs=50%, params=3M, memory=20MiB, peak=8MiB, size=5MB, "
+        "latency=8ms, channels=50%. Repeatable; all are met.",
         show_default=False,
     ),
 ]
@@ -57,9 +58,27 @@ Allocate = Annotated[
     typer.Option(
         metavar="HOW",
         help="uniform: the same share of each group; greedy: the same, scored without removed inputs; global: lowest "
-        "scores first (global-raw: as they are); isomorphic: among alike groups; per-macs, per-params, per-memory: "
-        "lowest score for what it saves; knapsack: highest total score; or FILE.json, a sensitivity scan.",
+        "scores first (global-raw: as they are); isomorphic: among alike groups; per-macs, per-params, per-memory, "
+        "per-latency: lowest score for what it saves; knapsack: highest total score; sensitivity: equal loss by "
+        "a scan made first, FILE.json: by one made before.",
     ),
+]
+Ratios = Annotated[
+    str,
+    typer.Option(metavar="SHARES", help="Shares of each group that are removed in turn, such as 25%,50%,75%."),
+]
+Processes = Annotated[int, typer.Option(min=1, metavar="N", help="Evaluate in so many processes, of one thread each.")]
+Plot = Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw the curves.")]
+Loss = Annotated[
+    float,
+    typer.Option(min=0, max=1, metavar="SHARE", help="Accuracy that a group alone may cost, for the suggested ratios."),
+]
+LatencyBatch = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Pictures in the forward pass that a latency refers to.")
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="CPU threads that a latency refers to; else PyTorch's present number."),
 ]
 Ignore = Annotated[
     list[str] | None,
@@ -101,6 +120,26 @@ Out = Annotated[
     typer.Option(metavar="DIR", help="Folder to write, which must not exist; else runs/ and the model's name."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")]
+
+
+def parse_ratios(text: str) -> tuple[float, ...]:
+    """Read ``"25%,50%"``.
+
+    Raises:
+        UserMistake: it is written in another way.
+
+    Example:
+        >>> parse_ratios("25%, 50%")
+        (0.25, 0.5)
+    """
+    parts = [part.strip() for part in text.split(",")]
+    try:
+        ratios = tuple(float(Fraction(part[:-1]) / 100 if part.endswith("%") else Fraction(part)) for part in parts)
+    except (ValueError, ZeroDivisionError):
+        ratios = ()
+    if not ratios or not all(0 < ratio < 1 for ratio in ratios):
+        raise UserMistake(f"cannot read --ratios {text!r}; write shares between 0 % and 100 %, such as 25%,50%,75%")
+    return ratios
 
 
 def parse_shape(text: str | None) -> Shape | None:

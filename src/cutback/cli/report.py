@@ -17,7 +17,9 @@ import cutback
 from cutback.cli import console
 from cutback.cli.request import Request
 from cutback.measure import Latency
+from cutback.planning.budget import parse_budgets
 from cutback.planning.plan import Plan
+from cutback.planning.quantities.latency import PER_MILLISECOND
 from cutback.planning.quantity import shown
 from cutback.surgery.verify import Proof
 from cutback.train import Data, FitResult
@@ -91,8 +93,9 @@ def make_report(
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
             "cpus": os.cpu_count(),
-            "threads": torch.get_num_threads(),
+            "threads": latencies["dense"].threads,
             "device": request.device,
+            "latency_batch": request.latency_batch,
         },
         "seconds": round(seconds, 1),
         "reload": reload,
@@ -132,7 +135,9 @@ def print_report(report: Mapping[str, Any], folder: Path) -> None:
     table.add_row("validation accuracy", *(f"{stage['validation_accuracy']:.2%}" for stage in stages.values()))
     for key, title in (("params", "parameters"), ("macs", "MACs")):
         table.add_row(title, *(_counted(stage[key], dense[key]) for stage in stages.values()))
-    table.add_row("latency, ms (95 %)", *(_timed(stage) for stage in stages.values()))
+    machine = report["machine"]
+    where = f"batch {machine['latency_batch']}, threads: {machine['threads']}"
+    table.add_row(f"latency, ms (95 %), {where}", *(_timed(stage) for stage in stages.values()))
     table.add_row("file size, bytes", *(_counted(stage["bytes"], dense["bytes"]) for stage in stages.values()))
     out.print(table)
     for name, (before, after) in report["plan"]["costs"].items():
@@ -142,9 +147,20 @@ def print_report(report: Mapping[str, Any], folder: Path) -> None:
     out.print(f"\nproven: equal to the original with the removed channels silenced, relative error at most {error:.0e}")
     for note in report["plan"]["notes"]:
         out.print(f"note: {note}")
+    for budget in report["plan"]["budgets"]:
+        if str(budget).startswith("latency="):
+            out.print(f"{budget}: {_latency_reached(budget, report)}")
     out.print(f"written to {folder}; load it with\n")
     for line in report["reload"]:
         out.print(f"    {line}", soft_wrap=True)
+
+
+def _latency_reached(budget: str, report: Mapping[str, Any]) -> str:
+    """Say how the final network's latency compares with what was asked for."""
+    (wanted,) = parse_budgets(budget)
+    taken, dense = report["final"]["latency_ms"], report["dense"]["latency_ms"]
+    target = float(wanted.amount) * dense if wanted.relative else float(wanted.amount) / PER_MILLISECOND
+    return f"the final network takes {taken:.4g} ms of {target:.4g} ms ({taken / target:.1%}), measured end to end"
 
 
 def _training(result: FitResult) -> dict[str, object]:

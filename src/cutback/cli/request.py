@@ -10,6 +10,7 @@ import torch
 from cutback.cli.staging import check_new_folder
 from cutback.errors import InvalidBudget, UserMistake
 from cutback.graph.granularity import check_granularity
+from cutback.measure import LatencySetting
 from cutback.planning.allocation import Allocation, ready
 from cutback.planning.budget import parse_budgets
 from cutback.planning.limits import limits_of
@@ -17,6 +18,7 @@ from cutback.planning.sensitivity import Sensitivity
 from cutback.scores import Score, make_score
 from cutback.train.data import Shape
 from cutback.train.evaluation import cross_entropy
+from cutback.trials.sensitivity import RATIOS
 
 BASELINE_EPOCHS = 20
 
@@ -44,6 +46,10 @@ class Request:
     granularity: str = "channels"
     round_to: int = 1
     min_channels: int = 1
+    latency_batch: int = 1
+    threads: int | None = None
+    ratios: tuple[float, ...] = RATIOS
+    processes: int = 1
     max_removed: str | None = None
     learning_rate: float = 0.05
     finetune_learning_rate: float = 0.05
@@ -65,6 +71,11 @@ class Request:
         """Folder to write."""
         return self.out or Path("runs") / (re.split(r"[:/\\]", self.model)[-1] or "model")
 
+    @property
+    def latency_setting(self) -> LatencySetting:
+        """What latencies refer to."""
+        return LatencySetting(batch=self.latency_batch, threads=self.threads)
+
     def make_score(self, loader: Iterable[object] = ()) -> Score:
         """Return the score, seeded where it draws at random; one that needs a loss gets the cross entropy.
 
@@ -77,14 +88,18 @@ class Request:
         """
         return make_score(self.score, loader=loader, loss=cross_entropy, seed=self.seed)
 
-    def make_allocation(self) -> Allocation:
+    def make_allocation(self) -> Allocation | None:
         """Return the allocation; of a file's name, the one by the sensitivity curves in it.
+
+        ``None`` stands for one by curves that are still to be scanned.
 
         Raises:
             InvalidBudget: nothing is called that.
             UserMistake: the file cannot be read.
             CorruptFile: it holds no curves.
         """
+        if self.allocate == "sensitivity":
+            return None
         if not self.allocate.endswith(".json"):
             return ready(self.allocate)
         try:
@@ -100,6 +115,15 @@ class Request:
         """
         if not parse_budgets(self.budgets):
             raise InvalidBudget("nothing says how much to remove; add for example --budget macs=50%")
+        self.check_model_options()
+        check_new_folder(self.folder)
+
+    def check_model_options(self) -> None:
+        """Refuse what cannot be carried out of the options on model, training and score.
+
+        Raises:
+            UserMistake: says which option is to be written otherwise.
+        """
         self.make_score()
         self.make_allocation()
         limits_of(self.round_to, self.min_channels, self.max_removed)
@@ -115,4 +139,3 @@ class Request:
             raise UserMistake(
                 f"cannot compute on --device {self.device!r} ({str(error).splitlines()[0][:120]}); use --device cpu"
             ) from error
-        check_new_folder(self.folder)

@@ -3,5 +3,6 @@
 from cutback.measure.latency import Latency, compare_latency
 from cutback.measure.macs import macs, params
 from cutback.measure.memory import memory, peak_memory
+from cutback.measure.setting import LatencySetting
 
-__all__ = ["Latency", "compare_latency", "macs", "memory", "params", "peak_memory"]
+__all__ = ["Latency", "LatencySetting", "compare_latency", "macs", "memory", "params", "peak_memory"]

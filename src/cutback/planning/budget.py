@@ -62,9 +62,10 @@ class Budget:
             percent = self.amount * 100
             share = str(int(percent)) if percent.denominator == 1 else f"{float(percent):g}"
             return f"{self.quantity}={share}%"
-        units = quantities.get(self.quantity).units
-        unit = "" if "" in units else next((unit for unit, factor in units.items() if factor == 1), "")
-        return f"{self.quantity}={float(self.amount):.15g}{unit}"
+        kind = quantities.get(self.quantity)
+        single = "" if "" in kind.units else next((unit for unit, factor in kind.units.items() if factor == 1), "")
+        unit = kind.unit or single
+        return f"{self.quantity}={float(self.amount / kind.units.get(unit, 1)):.15g}{unit}"
 
 
 def parse_budgets(written: str | Budget | Sequence[str | Budget] | None) -> tuple[Budget, ...]:
@@ -96,8 +97,6 @@ def _parse(text: object) -> Budget:
     if match is None:
         raise InvalidBudget(f"cannot read the budget {text!r}; {_HOW}")
     quantity, number, unit = match.groups()
-    if quantity == "latency" and quantities.find(quantity) is None:
-        raise InvalidBudget(f"budget {text!r}: latency budgets are not available yet; {_HOW}")
     kind = quantities.find(quantity)
     if kind is None:
         raise InvalidBudget(

@@ -63,6 +63,8 @@ def make_plan(
     cost = CostModel(graph)
     bounded = [b for b in budgets if b.quantity != CHANNELS]
     measured = {b.quantity: b.measured(graph, cost) for b in bounded}
+    for quantity in measured.values():
+        choices = list(quantity.worthwhile(choices))
     task = Task(graph, choices, measured, {b.quantity: b.limit(measured[b.quantity].dense) for b in bounded})
     at = choose_levels(task, allocation)
     notes += budget_notes(task, at, bounded)

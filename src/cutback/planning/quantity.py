@@ -1,7 +1,7 @@
 """What a budget may bound: a figure of the network as a function of how many units of each group stay."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import ClassVar
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cutback.graph.graph import Graph
 from cutback.planning.cost import CostModel
+from cutback.planning.select import Choice
 from cutback.registry import Registry
 
 BYTES: Mapping[str, int] = {
@@ -31,6 +32,7 @@ class Quantity(ABC):
     Attributes:
         units: what may follow an absolute number, and what it multiplies it by; empty where only shares make sense.
         example: an absolute budget, as users write it.
+        unit: the unit an absolute budget is shown in, where that is not the one of a single.
         everywhere: whether every cut lowers it. Where not (a maximum, a measured time), a plan takes back the cuts
             that do not help.
 
@@ -41,6 +43,7 @@ class Quantity(ABC):
 
     units: ClassVar[Mapping[str, int]] = COUNTS
     example: ClassVar[str] = ""
+    unit: ClassVar[str] = ""
     everywhere: ClassVar[bool] = True
 
     def __init__(self, graph: Graph, cost: CostModel) -> None:
@@ -55,6 +58,10 @@ class Quantity(ABC):
     def dense(self) -> int:
         """The figure of the uncut network."""
         return self.of(self._whole)
+
+    def worthwhile(self, choices: Sequence[Choice]) -> Sequence[Choice]:
+        """Return choices without the levels that are no use for lowering the figure."""
+        return choices
 
     @classmethod
     def shown(cls, figure: int) -> str:

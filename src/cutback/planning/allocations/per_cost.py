@@ -64,6 +64,13 @@ class PerMemory(PerCost):
     quantity = "memory"
 
 
+@allocations.register("per-latency")
+class PerLatency(PerCost):
+    """The lowest score for each nanosecond saved first; where latency is budgeted."""
+
+    quantity = "latency"
+
+
 def _cheapest(
     task: Task,
     quantity: Quantity,

@@ -1,0 +1,31 @@
+"""The latency benchmark's own parts."""
+
+import pytest
+
+from benchmarks.latency_budget import Row, gained, page
+from cutback.measure import Latency, LatencySetting
+
+
+def latency(taken: float) -> Latency:
+    return Latency(taken, taken * 0.99, taken * 1.01, 50, 1)
+
+
+def row(network: str, cut: float, by_macs: float) -> Row:
+    return Row(network, 8.0, latency(10.0), latency(cut), latency(by_macs), 0.7)
+
+
+@pytest.mark.parametrize(("cut", "hit"), [(7.7, True), (8.3, True), (7.5, False), (8.5, False)])
+def test_a_target_is_hit_within_five_percent(cut: float, hit: bool) -> None:
+    assert row("A", cut, 9.0).hit is hit
+    assert ("missed" in page([row("A", cut, 9.0)], LatencySetting(threads=1))) is not hit
+
+
+def test_the_gain_counts_where_the_middle_target_has_it() -> None:
+    much, little = row("A", 8.0, 10.0), row("A", 8.0, 8.1)
+    assert gained([much, much, little])
+    assert not gained([much, little, little])
+    assert gained([little, row("B", 8.0, 9.5)])
+    text = page([little, row("B", 8.0, 8.1)], LatencySetting(threads=1))
+    assert "In neither network" in text
+    assert "A: 1 of 1 targets hit" in text
+    assert "In neither network" not in page([much], LatencySetting(threads=1))
