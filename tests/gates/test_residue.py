@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import cutback
-from cutback.errors import StaleGraph, UserMistake
-from cutback.gates import Gates
+from cutback.errors import StaleGraph, Ungatable, UnknownName, UserMistake
+from cutback.gates import Gates, Restarts
 from tests.gates.networks import IMAGES, LABELS, relative, traced, two_blocks
 from tests.helpers import image, randomised, snapshot
 
@@ -128,6 +128,78 @@ def test_what_is_returned_keeps_its_structure():
     assert found.features[1] == {"size": 3}
     assert torch.allclose(found.logits, expected.logits, rtol=1e-6)
     assert torch.allclose(found.features[0], expected.features[0])
+
+
+class WithAuxiliary(nn.Module):
+    """A head that runs in train mode alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 2, 3)
+        self.inner, self.auxiliary = nn.Conv2d(6, 5, 3), nn.Conv2d(5, 2, 3)
+
+    def forward(self, images):
+        x = F.relu(self.stem(images))
+        return (self.head(x), self.auxiliary(F.relu(self.inner(x)))) if self.training else self.head(x)
+
+
+def test_a_head_that_runs_in_train_mode_alone_is_gated_there():
+    model = randomised(WithAuxiliary()).double()
+    graph = traced(model)
+    assert {group.name for group in graph.groups} == {"stem", "inner"}
+    with Gates(graph) as gates:
+        model.eval()(IMAGES).square().sum().backward()
+        gradients = gates.take()
+        assert gradients["stem"].abs().min() > 0
+        assert gradients["inner"].shape == (5, 5)
+        assert not gradients["inner"].any()
+        sum(output.square().sum() for output in model.train()(IMAGES)).backward()
+        assert gates.take()["inner"].any()
+    run = Restarts(graph).on(IMAGES)
+    assert run.order == ["stem", "inner"]
+    model.eval()
+    run = Restarts(graph).on(IMAGES)
+    assert run.order == ["stem"]
+    with pytest.raises(Ungatable, match="inner: nothing of it runs in the present mode"):
+        run.masked({"inner": torch.ones(1, 5).double()})
+
+
+def test_a_model_inside_ddp_runs_gated(tmp_path):
+    model = two_blocks()
+    graph = traced(model)
+    with Gates(graph) as gates:
+        model.eval()(IMAGES).sum().backward()
+        expected = gates.take()
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        outside = nn.parallel.DistributedDataParallel(model)
+        model.zero_grad()
+        with Gates(graph) as gates:
+            outside(IMAGES).sum().backward()
+            found = gates.take()
+        assert model.stem.weight.grad.any()
+    finally:
+        torch.distributed.destroy_process_group()
+    for name, gradient in expected.items():
+        assert relative(found[name], gradient) < 1e-12
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cells, self.head = nn.LSTM(3, 4, batch_first=True), nn.Linear(4, 2)
+
+    def forward(self, sequence):
+        return self.head(self.cells(sequence)[0][:, -1])
+
+
+def test_what_cannot_be_gated_is_named():
+    graph = cutback.trace(Recurrent(), torch.randn(2, 5, 3))
+    inside = r"group cells cannot be gated: its channels are consumed by cells\.weight_hh_l0 inside an operator"
+    with pytest.raises(Ungatable, match=inside):
+        Gates(graph)
+    with pytest.raises(UnknownName, match="no site is called 'input'; write one of consumer, norm"):
+        Gates(graph, "input")
 
 
 def test_autocast_reaches_the_gated_model():

@@ -78,7 +78,8 @@ def find_places(graph: Graph, number: int, site: str, groups: Sequence[str] | No
 
     Raises:
         UnknownName: there is no such site or group.
-        Ungatable: a group has no place at the site, or is consumed where no gate can stand.
+        Ungatable: a group that runs in the capture's mode has no place at the site, or is consumed where no gate can
+            stand.
     """
     if site not in SITES:
         raise UnknownName(f"no site is called {site!r}; write one of {', '.join(SITES)}")
@@ -86,7 +87,7 @@ def find_places(graph: Graph, number: int, site: str, groups: Sequence[str] | No
     numbers = _numbers(graph, groups)
     places = sorted(finder.at(site), key=lambda place: (place.call, place.argument is None))
     found = [part for place in places if (part := place.only(numbers)) is not None]
-    missing = set(numbers) - {int(n) for place in found for n in np.unique(place.group)}
+    missing = set(numbers).intersection(finder.running()).difference(*(place.groups for place in found))
     reasons = dict.fromkeys(missing, f"it has no {site} that a gate could stand at")
     if site == "consumer":
         reasons |= {n: why for n, why in finder.uncovered().items() if n in numbers}
@@ -157,6 +158,11 @@ class _Finder:
             yield from self._stream(self.at("feature"))
         else:
             yield from self._after_producers(lambda node: node)
+
+    def running(self) -> set[int]:
+        """Return the groups of which some layer runs: not those of heads that run in train mode alone."""
+        groups = enumerate(self._graph.groups)
+        return {n for n, group in groups if any(slot.state in self._used for slot in group.slices)}
 
     def uncovered(self) -> Mapping[int, str]:
         """Return the groups with columns at no place of the site ``consumer``, and why."""

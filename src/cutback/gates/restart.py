@@ -89,8 +89,9 @@ class Restart:
 
     @property
     def order(self) -> list[str]:
-        """The groups in the order in which their first masked layers come."""
-        return sorted(self._restarts.groups, key=lambda name: self._first([name]))
+        """The groups that run in the present mode, in the order in which their first masked layers come."""
+        run = [name for name in self._restarts.groups if any(p.has([self._names.index(name)]) for p in self._places)]
+        return sorted(run, key=lambda name: self._first([name]))
 
     @torch.no_grad()
     def plain(self) -> object:
@@ -141,7 +142,10 @@ class Restart:
     def _first(self, names: Iterable[str]) -> int:
         """Return the number of the first call that masks of groups touch."""
         numbers = [self._names.index(name) for name in names]
-        return min(place.call for place in self._places if place.has(numbers))
+        calls = [place.call for place in self._places if place.has(numbers)]
+        if not calls:
+            raise Ungatable(f"{', '.join(names)}: nothing of it runs in the present mode")
+        return min(calls)
 
     def _started(self) -> Walk:
         """Return a walk from the inputs on."""

@@ -4,7 +4,7 @@ Rows of an activation need not be samples: windows, regions and heads are folded
 first. A few samples are run, one of them NaN; what becomes NaN belongs to it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -79,7 +79,7 @@ class RowMap:
         mixing: number and name of the first call that mixes samples, batch normalisation aside.
     """
 
-    results: Mapping[tuple[object, object], Rows | str]
+    results: Mapping[tuple[Hashable, Hashable], Rows | str]
     places: Mapping[Place, Rows | str]
     mixing: tuple[int, str] | None
 
@@ -91,7 +91,7 @@ class RowMap:
         """
         return _sound(self.places[place], place.where)
 
-    def result(self, key: Sequence[object], where: str) -> Rows:
+    def result(self, key: Sequence[Hashable], where: str) -> Rows:
         """Return how samples lie in a result of a call, given the numbers of both (or of the call, if it has one).
 
         Raises:
@@ -144,7 +144,7 @@ class _Watch:
         self._at: dict[fx.Node, list[Place]] = {}
         for place in places:
             self._at.setdefault(live.calls[place.call], []).append(place)
-        self.results: dict[tuple[int, int], Tensor] = {}
+        self.results: dict[tuple[Hashable, Hashable], Tensor] = {}
         self.places: dict[Place, Tensor] = {}
         self.mixing: tuple[int, str] | None = None
         self.sample = 0

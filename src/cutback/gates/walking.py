@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from torch import fx
+from torch import Tensor, fx
 from torch.fx.node import map_arg
 
 from cutback.graph.capture import Capture
@@ -50,14 +50,14 @@ class Walk:
                 values.pop(node, None)
         self._position = max(self._position, stop)
 
-    def finish(self, call: Caller = plain_call) -> list[object]:
+    def finish(self, call: Caller = plain_call) -> list[Tensor]:
         """Execute what is left; return the graph's results."""
         *_, output = self._nodes
         results = output.all_input_nodes
         held = {node: self.values[node] for node in results if node in self.values}
         self.until(len(self._nodes) - 1, call)
         held |= {node: self.values[node] for node in results if node in self.values}
-        return [held[node] for node in self._capture.results]
+        return [held[node] for node in self._capture.results]  # type: ignore[misc]
 
     @property
     def position(self) -> int:

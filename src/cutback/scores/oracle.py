@@ -24,7 +24,7 @@ class Oracle:
 
     The unit is silenced where it is consumed, and all others are there. The model runs in eval mode, from the first
     layer that consumes the unit on, with several units' silence in one pass. Every unit costs part of a forward pass
-    over all batches: give it few.
+    over all batches: give it few. What runs in train mode alone scores zero.
 
     Attributes:
         loader: batches ``(inputs, labels)``.
