@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,12 @@ class Place:
 
     def has(self, wanted: Sequence[int]) -> bool:
         """Whether it has elements of some of the groups with these numbers."""
-        return bool(np.isin(self.group, wanted).any())
+        return not self.groups.isdisjoint(wanted)
+
+    @cached_property
+    def groups(self) -> frozenset[int]:
+        """The numbers of the groups it has elements of."""
+        return frozenset(int(n) for n in np.unique(self.group) if n >= 0)
 
     def only(self, wanted: Sequence[int]) -> "Place | None":
         """Return the place for some groups alone, ``None`` where it has none of them."""

@@ -23,6 +23,7 @@ from cutback.scores.group_norm import GroupNorm
 from cutback.scores.hrank import HRank
 from cutback.scores.lamp import LAMP
 from cutback.scores.norm import L1, L2, Largest, LInf
+from cutback.scores.oracle import Oracle
 from cutback.scores.random import Random
 from cutback.scores.similarity import CosineRedundancy, GeometricMedian
 from cutback.scores.snip import SNIP
@@ -53,6 +54,7 @@ __all__ = [
     "MeanMean",
     "MeanStd",
     "NormScale",
+    "Oracle",
     "Random",
     "Score",
     "Taylor",

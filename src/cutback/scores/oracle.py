@@ -1,0 +1,98 @@
+"""What the loss says when a unit is gone: the measure that every other score approximates.
+
+P. Molchanov et al., "Pruning Convolutional Neural Networks for Resource Efficient Inference", ICLR 2017, section 2.2:
+``|C(D, W | h_i = 0) - C(D, W)|``, called the oracle; there with and without the absolute value.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cutback.gates import Restart, Restarts
+from cutback.graph.clone import parameters_by_name, random_state_kept, set_training
+from cutback.graph.graph import Graph
+from cutback.scores.catalogue import About, scores
+from cutback.scores.data import batches_of, over_ranks, seen
+
+
+@scores.register("oracle")
+@dataclass(frozen=True)
+class Oracle:
+    """Exact change of the loss when a unit is gone.
+
+    The unit is silenced where it is consumed, and all others are there. The model runs in eval mode, from the first
+    layer that consumes the unit on, with several units' silence in one pass. Every unit costs part of a forward pass
+    over all batches: give it few.
+
+    Attributes:
+        loader: batches ``(inputs, labels)``.
+        loss: of outputs and labels, averaged over the samples.
+        absolute: rate by the size of the change, as Molchanov 2017 recommends; else a unit whose absence lowers the
+            loss scores below zero.
+        samples: at most so many samples, each under one mask, in one pass (one mask's batch at least).
+    """
+
+    about = About("Molchanov 2017, section 2.2", needs=("activations", "labels"))
+
+    loader: Iterable[object]
+    loss: Callable[..., Tensor]
+    absolute: bool = False
+    samples: int = 256
+
+    def __call__(self, graph: Graph) -> Mapping[str, Tensor]:
+        """Return the scores, ``(units,)`` for each group.
+
+        Raises:
+            UserMistake: there are no batches, or something else is given as one.
+            Ungatable: some unit cannot be silenced, or samples meet in eval mode.
+        """
+        if not graph.groups:
+            return {}
+        model, count = graph.model, 0
+        device = next((tensor.device for tensor in parameters_by_name(model).values()), torch.device("cpu"))
+        changes = {group.name: torch.zeros(group.units, dtype=torch.float64) for group in graph.groups}
+        restarts = Restarts(graph)
+        modes = set_training(model, False)
+        try:
+            with random_state_kept(), torch.no_grad():
+                for inputs, labels in batches_of(graph, self.loader):
+                    count += self._add(restarts.on(inputs), labels, changes)
+        finally:
+            set_training(model, modes)
+        total = seen(count, device)
+        means = {name: over_ranks(change.to(device)) / total for name, change in changes.items()}
+        return {name: mean.abs() if self.absolute else mean for name, mean in means.items()}
+
+    def _add(self, run: Restart, labels: object, changes: Mapping[str, Tensor]) -> int:
+        """Add what a batch says, times its samples; return how many they are."""
+        before = float(self.loss(run.plain(), labels))
+        for name in run.order:
+            change = changes[name]
+            together = max(1, self.samples // run.samples)
+            for units in torch.arange(len(change)).split(together):
+                found = losses_without(run, name, units, len(change), self.loss, labels)
+                change[units] += (found - before) * run.samples
+        return run.samples
+
+
+def losses_without(
+    run: Restart, name: str, units: Tensor, count: int, loss: Callable[..., Tensor], labels: object
+) -> Tensor:
+    """Return the losses of a batch without each of some units, all in one pass.
+
+    Args:
+        run: the batch.
+        name: the units' group.
+        units: their numbers, ``(K,)``.
+        count: how many units the group has.
+        loss: of outputs and labels.
+        labels: the batch's.
+
+    Returns:
+        The losses ``(K,)`` in double precision.
+    """
+    masks = torch.ones(len(units), count)
+    masks[torch.arange(len(units)), units] = 0
+    return torch.tensor([float(loss(outputs, labels)) for outputs in run.each({name: masks})], dtype=torch.float64)
