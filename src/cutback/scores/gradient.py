@@ -157,8 +157,8 @@ class BatchMean:
     """The mean over batches of something that is not linear in a batch's gradient, such as its square.
 
     Processes go in step: the gradients of their batches are averaged before anything is made of them, as if they were
-    one larger batch. Because what is made of them depends on the size of a batch, all batches count only if they are
-    of one size; the last may be smaller, and is left out then. So are those of other processes in the same step.
+    one larger batch; batches that others have no counterpart of are left out. Because what is made of them depends on
+    the size of a batch, all must be of one size, except that the last may be smaller, and is left out then.
 
     Args:
         like: of the shape and device of a gradient.
@@ -189,7 +189,7 @@ class BatchMean:
         if not self._steps:
             raise UserMistake(
                 "the loader gave no batch that counts; pass one that yields (inputs, labels) each time it is iterated, "
-                "and in all processes first batches of one size"
+                "and to every process as many"
             )
         return self._total / self._steps
 
@@ -200,6 +200,8 @@ class BatchMean:
         if not largest:
             return False
         self._first = self._first or largest
+        if not smallest:  # some process has no more
+            return True
         if self._last or largest > self._first:
             raise UserMistake(
                 f"a batch of {largest} samples follows others of {self._first} or fewer; the square of a mean depends "
