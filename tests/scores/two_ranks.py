@@ -1,9 +1,11 @@
 """What each process of a data-parallel test does; a module of its own, so that a new process can import it."""
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
+from torch.nn.functional import cross_entropy
 
-from cutback.scores import scores
+from cutback.errors import UserMistake
+from cutback.scores import make_score
 from tests.scores.networks import Batches, rated, traced
 
 
@@ -20,7 +22,15 @@ def rate(rank: int, folder: str, counts: list[int], names: list[str]) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     batches = list(Batches(sizes=(2, 2, 2)))
     mine = [batches[:count] if rank == 0 else batches[count:] for count in counts]
-    found = [{name: rated(traced("projected"), scores.get(name)(part)) for name in names} for part in mine]
+    found = [{name: _rated(name, part) for name in names} for part in mine]
     torch.save(found, f"{folder}/rank{rank}.pt")
     distributed.barrier()  # nobody leaves while others still exchange
     distributed.destroy_process_group()
+
+
+def _rated(name: str, batches: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor] | str:
+    """Return scores, or what a score says that refuses the batches."""
+    try:
+        return rated(traced("projected"), make_score(name, loader=batches, loss=cross_entropy))
+    except UserMistake as error:
+        return str(error)

@@ -127,9 +127,25 @@ class Gates:
         Raises:
             UserMistake: these gates do not read, or the model has not run since.
         """
+        return {name: sum(parts[1:], parts[0]) for name, parts in self.take_apart().items()}
+
+    def take_apart(self) -> dict[str, list[Tensor]]:
+        """Return what ``take`` adds up: for each group one ``(N, units)`` a place that gradients have reached.
+
+        Raises:
+            UserMistake: these gates do not read, or the model has not run since.
+        """
         if self._reader is None:
             raise UserMistake("these gates do not read gradients; make them with reading=True")
         return self._reader.take()
+
+    @property
+    def roots(self) -> list[Tensor]:
+        """The leaves at which the present pass begins to be differentiated, where no parameter learns.
+
+        ``torch.autograd.grad(loss, gates.roots)`` passes all gates and leaves nothing in any ``grad``.
+        """
+        return [] if self._reader is None else self._reader.roots
 
     def rows(self, place: Place) -> Rows:
         """Return how the samples lie at a place.

@@ -151,7 +151,9 @@ class Passing:
         if self._reader is None or not value.is_floating_point():
             return result
         if not result.requires_grad:  # no parameter before it learns; the copy may be written to in place
-            result = result.detach().requires_grad_().clone()
+            root = result.detach().requires_grad_()
+            self._reader.roots.append(root)
+            result = root.clone()
         elif not itself and factor is None:
             result = torch.ops.aten.alias.default(result)
         plain = value.detach()

@@ -19,14 +19,18 @@ class Reader:
     Args:
         names: the names of a graph's groups, in order.
         units: how many units each of the gated groups has.
+
+    Attributes:
+        roots: leaves without history of their own, at the first gates where no parameter before them learns.
     """
 
     def __init__(self, names: Sequence[str], units: Mapping[str, int]) -> None:
         self._names, self._units = names, units
-        self._gathered: dict[str, Tensor] = {}
+        self._gathered: dict[str, dict[Place, Tensor]] = {}
         self._count: int | None = None
         self._layouts: dict[Place, list[tuple[str, Tensor | None, Tensor | None]]] = {}
         self._like = torch.zeros(())
+        self.roots: list[Tensor] = []
 
     def begin(self, count: int) -> None:
         """Note that a forward pass of so many samples begins.
@@ -58,33 +62,32 @@ class Reader:
         self._like = activation
         gated.register_hook(lambda gradient: self._gather(place, activation, gradient, rows))
 
-    def take(self) -> dict[str, Tensor]:
-        """Return what has been gathered, ``(N, units)`` for each group, and forget it.
+    def take(self) -> dict[str, list[Tensor]]:
+        """Return what has been gathered, ``(N, units)`` for each group and place that gradients reached; forget it.
+
+        Where they reached none there is one of zeros.
 
         Raises:
             UserMistake: the model has not run since.
         """
         if self._count is None:
             raise UserMistake("no forward pass has run inside the gates since gradients were last taken")
-        like = next(iter(self._gathered.values()), self._like)
+        like = next((part for parts in self._gathered.values() for part in parts.values()), self._like)
         found = {
-            name: self._gathered[name] if name in self._gathered else like.new_zeros(self._count, units)
+            name: list(self._gathered.get(name, {}).values()) or [like.new_zeros(self._count, units)]
             for name, units in self._units.items()
         }
-        self._gathered, self._count, self._like = {}, None, torch.zeros(())
+        self._gathered, self._count, self._like, self.roots = {}, None, torch.zeros(()), []
         return found
 
     def _gather(self, place: Place, activation: Tensor, gradient: Tensor, rows: Rows) -> None:
         products = _products(place, activation, gradient.detach(), rows)
         for name, inside, unit in self._layout(place):
             values = products if inside is None else products[:, inside.to(products.device)]
-            known = self._gathered.get(name)
-            if unit is None:
-                self._gathered[name] = values if known is None else known + values
-                continue
-            if known is None:
-                known = self._gathered[name] = values.new_zeros(len(values), self._units[name])
-            known.index_add_(1, unit.to(values.device), values)
+            if unit is not None:
+                values = values.new_zeros(len(values), self._units[name]).index_add_(1, unit.to(values.device), values)
+            parts = self._gathered.setdefault(name, {})
+            parts[place] = parts[place] + values if place in parts else values
 
     def _layout(self, place: Place) -> list[tuple[str, Tensor | None, Tensor | None]]:
         """Return for each group its name, which elements are its own (``None``: all) and the unit of each.

@@ -17,6 +17,8 @@ from cutback.scores.apoz import APoZ
 from cutback.scores.batch_norm import NormScale
 from cutback.scores.catalogue import About, Description, Score, about, describe, make_score, score_groups, scores
 from cutback.scores.entropy import Entropy
+from cutback.scores.fisher import Fisher, GroupFisher
+from cutback.scores.grasp import GraSP
 from cutback.scores.group_norm import GroupNorm
 from cutback.scores.hrank import HRank
 from cutback.scores.lamp import LAMP
@@ -24,17 +26,25 @@ from cutback.scores.norm import L1, L2, Largest, LInf
 from cutback.scores.oracle import Oracle
 from cutback.scores.random import Random
 from cutback.scores.similarity import CosineRedundancy, GeometricMedian
+from cutback.scores.snip import SNIP
+from cutback.scores.taylor import Taylor, TaylorExample
+from cutback.scores.taylor_second import TaylorSecond
+from cutback.scores.taylor_weight import TaylorWeight
 
 __all__ = [
     "L1",
     "L2",
     "LAMP",
+    "SNIP",
     "APoZ",
     "About",
     "CosineRedundancy",
     "Description",
     "Entropy",
+    "Fisher",
     "GeometricMedian",
+    "GraSP",
+    "GroupFisher",
     "GroupNorm",
     "HRank",
     "LInf",
@@ -47,6 +57,10 @@ __all__ = [
     "Oracle",
     "Random",
     "Score",
+    "Taylor",
+    "TaylorExample",
+    "TaylorSecond",
+    "TaylorWeight",
     "VarL2",
     "about",
     "describe",

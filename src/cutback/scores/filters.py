@@ -1,6 +1,6 @@
 """What scores that read weights share: the slices of a layer, and one number for each of them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -59,14 +59,25 @@ class FilterScore:
     def __call__(self, graph: Graph) -> Mapping[str, Tensor]:
         """Return the scores, ``(units,)`` for each group."""
         states = state_tensors(graph.model)
-        before = layers_before(graph) if self.aggregate == "leader" else {}
-        rated: dict[Slot, Tensor] = {}
-        result: dict[str, Tensor] = {}
-        for group in graph.groups:
-            made, parts = producers(group), []
-            for slot in made:
-                if slot not in rated:
-                    rated[slot] = self.rate(slices_of(states[slot.state], slot))
-                parts.append(rated[slot][torch.from_numpy(group.slices[slot]).to(rated[slot].device)])
-            result[group.name] = aggregated(parts, self.aggregate, [before.get(slot.state, 0) for slot in made])
-        return result
+        return over_filters(graph, lambda slot: self.rate(slices_of(states[slot.state], slot)), self.aggregate)
+
+
+def over_filters(graph: Graph, rate: Callable[[Slot], Tensor], aggregate: str) -> dict[str, Tensor]:
+    """Return the scores of units, ``(units,)`` for each group, given those of filters.
+
+    Args:
+        graph: the traced model.
+        rate: returns the scores of the slices of a slot, ``(slices,)``; asked once for each slot.
+        aggregate: one of ``AGGREGATES``.
+    """
+    before = layers_before(graph) if aggregate == "leader" else {}
+    rated: dict[Slot, Tensor] = {}
+    result: dict[str, Tensor] = {}
+    for group in graph.groups:
+        made, parts = producers(group), []
+        for slot in made:
+            if slot not in rated:
+                rated[slot] = rate(slot)
+            parts.append(rated[slot][torch.from_numpy(group.slices[slot]).to(rated[slot].device)])
+        result[group.name] = aggregated(parts, aggregate, [before.get(slot.state, 0) for slot in made])
+    return result
