@@ -10,20 +10,23 @@ from torch import Tensor
 
 from cutback.graph.clone import independent_copy, state_tensors
 from cutback.graph.graph import Graph, Group
-from cutback.planning.allocation import Task, allocations
-from cutback.planning.allocations.uniform import Uniform
+from cutback.planning.allocation import Allocation, Task, allocations, by_key, shares_left
 from cutback.planning.select import Choice, Levels, best_units
 from cutback.scores.catalogue import Score, score_groups
 
 
 @allocations.register("greedy")
-class Greedy(Uniform):
+class Greedy(Allocation):
     """The same share of each group, scored from input to output with what was removed before at zero (Li 2016, greedy).
 
     H. Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017, section 3.3: a filter's norm is summed over the
     input channels that are still there. Here every score is taken of a copy of the model whose weights for removed
     input channels are zero, which gives norms the same sums. The scores are computed once for each group.
     """
+
+    def order(self, task: Task) -> Sequence[int]:
+        """Return the steps of the largest share left first."""
+        return by_key([-shares_left(choice) for choice in task.choices])
 
     def rescored(self, task: Task, score: str | Score | type[Score], at: Levels) -> list[NDArray[np.float64]]:
         """Return the scores of each group's units after the choices before it, ``(units,)`` for each group."""
