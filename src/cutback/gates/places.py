@@ -304,8 +304,8 @@ class _Finder:
 
     def _owners(self, labels: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         narrow = core(compact(labels)).numpy()
-        owners = self._graph.coupling.owners.of(self._graph.coupling.components[narrow])
-        return np.asarray(owners.group), np.asarray(owners.unit)
+        components, owners = self._graph.coupling.components[narrow], self._graph.coupling.owners
+        return np.asarray(owners.group[components]), np.asarray(owners.unit[components])
 
 
 _PRODUCTS = {f"aten::{name}" for name in ("matmul", "mm", "addmm", "bmm", "baddbmm", "einsum", "mv")}

@@ -42,7 +42,7 @@ def worthwhile(
 def _saves(units: NDArray[np.int64], costs: NDArray[np.float64], level: int) -> bool:
     """Whether a level is enough cheaper than each wider one within reach."""
     near = np.flatnonzero(np.abs(units - units[level]) <= NEIGHBOURHOOD)
-    first, last = max(near[0], 0), near[-1]
+    first, last = near[0], near[-1]
     span = units[first] - units[last]
     slope = max((costs[first] - costs[last]) / span, 0.0) if span else 0.0
     wider = np.arange(first, level)
