@@ -216,15 +216,25 @@ class BatchMean:
         return True
 
 
-def differentiated(loss: Tensor, tensors: Sequence[Tensor], **options: bool) -> tuple[Tensor, ...]:
+def differentiated(
+    loss: Tensor, tensors: Sequence[Tensor], *, create_graph: bool = False, retain_graph: bool | None = None
+) -> tuple[Tensor, ...]:
     """Return the derivatives of a loss by tensors, zero where it does not depend on one.
 
     Args:
         loss: a scalar.
         tensors: what it is differentiated by.
-        **options: those of ``torch.autograd.grad``.
+        create_graph: whether the derivatives are to be differentiated in turn.
+        retain_graph: whether the loss is to be differentiated again; by default where ``create_graph`` is set.
     """
-    return torch.autograd.grad(loss, list(tensors), allow_unused=True, materialize_grads=True, **options)
+    return torch.autograd.grad(
+        loss,
+        list(tensors),
+        create_graph=create_graph,
+        retain_graph=retain_graph,
+        allow_unused=True,
+        materialize_grads=True,
+    )
 
 
 def flattened(tensors: Iterable[Tensor]) -> Tensor:
