@@ -102,12 +102,12 @@ class SlotUnits:
         return UnitMap(self.group, self.unit)
 
     @cached_property
-    def _known(self) -> dict[bytes, UnitMap]:
+    def _known(self) -> dict[tuple[tuple[int, ...], bytes], UnitMap]:
         return {}
 
     def of(self, components: NDArray[np.int64]) -> UnitMap:
         """Look up an array of components; for an equal one it is the same map, as most slots of a group have."""
-        key = components.tobytes()
+        key = components.shape, components.tobytes()
         if key not in self._known:
             self._known[key] = UnitMap(self.group[components], self.unit[components])
         return self._known[key]
