@@ -109,14 +109,14 @@ def correlations(seed: int, epochs: int = 6, batches: int = 20, names: Sequence[
     found: Found = {}
     for name in names:
         rated = np.concatenate(scores.score_groups(graph, SCORES[name](loader, seed)))
-        found[name] = float(spearmanr(rated, truth).statistic), _of_logarithms(rated, truth)
+        found[name] = float(spearmanr(rated, truth)[0]), _of_logarithms(rated, truth)
     return found
 
 
 def _of_logarithms(rated: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
     """Return Pearson's correlation of the logarithms; that of sizes where a score has signs."""
     both = [np.log(np.maximum(np.abs(values), np.finfo(np.float64).tiny)) for values in (rated, truth)]
-    return float(pearsonr(*both).statistic)
+    return float(pearsonr(*both)[0])
 
 
 def _merged(loader: Loader) -> tuple[Tensor, Tensor]:

@@ -87,3 +87,17 @@ def test_parameters_that_do_not_learn_hide_no_gradient():
     found = read(model, "consumer")
     for name in UNITS:
         assert relative(found[name], expected[name]) < 1e-12
+
+
+def test_places_can_be_taken_apart_and_nothing_stays_in_any_grad():
+    model = two_blocks().requires_grad_(False)
+    with Gates(traced(model), "stream") as gates:
+        loss = F.cross_entropy(model(IMAGES), LABELS)
+        torch.autograd.grad(loss, gates.roots)
+        assert all(root.grad is None for root in gates.roots)
+        parts = gates.take_apart()
+        assert gates.roots == []
+    assert {name: len(found) for name, found in parts.items()} == {"stem": 2, "first": 1, "third": 1}
+    expected = read(two_blocks(), "stream")
+    for name, found in parts.items():
+        assert relative(sum(found), expected[name]) < 1e-12

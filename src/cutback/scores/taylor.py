@@ -6,8 +6,14 @@ averaged. Gates stand after the norm, before the activation. A stream of residua
 the ends of its ``B`` blocks, and its score is divided by ``B``; so is that of any unit with gates at ``B`` places.
 
 Example:
-    >>> score = Taylor(loader, torch.nn.functional.cross_entropy)
-    >>> plan = cutback.plan(graph, score=score, budget="macs=50%")
+    >>> import torch, cutback
+    >>> first, last = torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 2, 6)
+    >>> net = torch.nn.Sequential(first, torch.nn.BatchNorm2d(8), torch.nn.ReLU(), last, torch.nn.Flatten())
+    >>> loader = [(torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 1, 0]))]
+    >>> score = cutback.scores.Taylor(loader, torch.nn.functional.cross_entropy)
+    >>> graph = cutback.trace(net, torch.zeros(1, 3, 8, 8))
+    >>> len(cutback.plan(graph, score=score, budget="channels=50%").groups[0].kept)
+    4
 """
 
 from collections.abc import Mapping
