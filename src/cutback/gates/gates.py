@@ -45,10 +45,14 @@ class Gates:
         Ungatable: a group has no place at the site; the message says which groups to leave out.
 
     Example:
+        >>> import torch, cutback
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 2, 3))
+        >>> graph = cutback.trace(net, torch.zeros(1, 3, 8, 8))
         >>> with Gates(graph, "norm") as gates:
-        ...     for images, labels in loader:
-        ...         loss_function(model(images), labels).backward()
-        ...         batches.append({name: gradient.sum(0).square() for name, gradient in gates.take().items()})
+        ...     net(torch.randn(5, 3, 8, 8)).square().mean().backward()
+        ...     gradients = gates.take()
+        >>> {name: tuple(gradient.shape) for name, gradient in gradients.items()}
+        {'0': (5, 8)}
     """
 
     def __init__(

@@ -34,8 +34,11 @@ class Restarts:
         Ungatable: a group has no place at the site.
 
     Example:
-        >>> run = Restarts(graph).on(images)  # (N, C, H, W)
-        >>> logits = run.masked({"layer1.0.conv1": 1 - torch.eye(16)})  # (16 * N, classes)
+        >>> import torch, cutback
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 2, 6))
+        >>> run = Restarts(cutback.trace(net, torch.zeros(1, 3, 8, 8))).on(torch.randn(5, 3, 8, 8))
+        >>> run.masked({"0": 1 - torch.eye(8)}).shape[0]  # eight masks for each of the five images
+        40
     """
 
     def __init__(self, graph: Graph, site: str = "consumer", *, groups: Sequence[str] | None = None) -> None:
