@@ -67,7 +67,7 @@ def trial_of(graph: cutback.Graph, folder, budget: str | Sequence[str], machine:
 
 
 @pytest.mark.parametrize("target", ["80%", "60%", "45%"])
-@pytest.mark.parametrize("allocate", ["uniform", "global"])
+@pytest.mark.parametrize("allocate", ["uniform", "global", "per-latency"])
 def test_the_cut_network_takes_what_was_asked_for(graph: cutback.Graph, tmp_path, target: str, allocate: str) -> None:
     machine = Machine()
     trial = trial_of(graph, tmp_path, f"latency={target}", machine, allocate=allocate)
