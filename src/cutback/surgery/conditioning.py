@@ -21,8 +21,8 @@ _CONTRACTIONS = ("aten::linear", *(f"aten::conv{n}d" for n in (1, 2, 3)), *_TRAN
 def well_conditioned(graph: Graph, states: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
     """Return random values in the shapes, types and devices of ``states``.
 
-    Weights of contractions keep the variance of what passes; scales and variances lie in [0.5, 1.5]; buffers that no
-    normalisation uses (masks, tables) keep their values.
+    Weights of contractions keep the variance of what passes; scales and variances lie in [0.5, 1.5]; buffers that hold
+    nothing of channels (masks, tables) keep their values.
 
     Args:
         graph: the traced model.
@@ -30,10 +30,10 @@ def well_conditioned(graph: Graph, states: Mapping[str, Tensor], generator: torc
         generator: a CPU generator.
     """
     kinds = _kinds(graph)
-    parameters = {name for name, _ in graph.model.named_parameters()}
+    drawn_anew = {name for name, _ in graph.model.named_parameters()} | {slot.state for slot in graph.slots}
     result: dict[str, Tensor] = {}
     for name, value in states.items():
-        kind = kinds.get(name, "element" if name in parameters else "kept")
+        kind = kinds.get(name, "element" if name in drawn_anew else "kept")
         if kind == "kept" or not value.is_floating_point():
             result[name] = value.detach().clone()
             continue
