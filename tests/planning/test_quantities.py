@@ -157,6 +157,14 @@ def test_a_peak_budget_leaves_alone_what_has_no_part_in_the_peak():
     assert [len(group.kept) for group in plan.groups] == [19, 8]
 
 
+def test_a_memory_budget_leaves_linear_layers_alone():
+    convolutions = nn.Conv2d(3, 16, 1), nn.ReLU(), nn.Conv2d(16, 16, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    model = randomised(nn.Sequential(*convolutions, nn.Linear(16, 512), nn.ReLU(), nn.Linear(512, 2)))
+    plan = cutback.plan(cutback.trace(model, image()), budget="memory=50%")
+    assert plan.costs["memory"].after * 2 == plan.costs["memory"].before
+    assert {group.name: len(group.kept) for group in plan.groups}["5"] == 512
+
+
 class Parity(Quantity):
     """A figure that only every second channel lowers, as measured times may."""
 

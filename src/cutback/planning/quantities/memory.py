@@ -15,6 +15,7 @@ class Memory(Bytes):
     """Outputs of all convolutions, four bytes an element, batch 1 (Liu 2021, Group Fisher, ``Delta M``)."""
 
     example = "memory=20MiB"
+    everywhere = False  # a cut between linear layers saves nothing: only outputs of convolutions count
 
     def __init__(self, graph: Graph, cost: CostModel) -> None:
         super().__init__(graph, cost)
