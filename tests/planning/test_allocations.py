@@ -5,6 +5,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
+import torchvision
+from scipy import optimize
 from torch import nn
 
 import cutback
@@ -217,6 +219,24 @@ def test_knapsack_keeps_more_than_uniform_and_global(graphs):
     }
     kept = {name: kept_score(plan, score, normalised=True) for name, plan in plans.items()}
     assert kept["knapsack"] >= max(kept["uniform"], kept["global"])
+
+
+def test_integer_programmes_end_by_counted_work_not_by_the_clock(monkeypatch):
+    given, solve = [], optimize.milp
+
+    def one_node(*arguments, options, **others):
+        given.append(set(options))
+        return solve(*arguments, options=options | {"node_limit": 1}, **others)
+
+    monkeypatch.setattr(optimize, "milp", one_node)
+    shuffled = torchvision.models.ShuffleNetV2([2, 2, 2], [8, 16, 32, 64, 32], num_classes=4)  # a balance to solve
+    graph = cutback.trace(shuffled, torch.zeros(2, 3, 32, 32))
+    score = scores_for(graph, spread=0.6)
+    first, second = (cutback.plan(graph, score=score, budget="macs=50%", allocate="knapsack") for _ in range(2))
+    assert first == second
+    assert first.costs["macs"].after * 2 <= first.costs["macs"].before
+    assert given
+    assert all("node_limit" in options and "time_limit" not in options for options in given)
 
 
 def test_an_allocation_of_ones_own():

@@ -23,8 +23,8 @@ Blocks = list[NDArray[np.int64]]
 
 _FINEST = 32
 """Levels of a system that does not shrink in one proportion."""
-_SECONDS = 2.0
-"""For one level; it takes a tenth of a second."""
+_NODES = 1000
+"""Of the search for one level, which takes a few. Not seconds: these would let levels depend on the machine."""
 _UNASSIGNED = -1
 
 
@@ -135,7 +135,7 @@ class System:
             integrality=np.repeat([1, 0], number),
             bounds=solver.Bounds(np.zeros(2 * number), np.concatenate([self.sizes, np.full(number, np.inf)])),
             constraints=limits,
-            options={"time_limit": _SECONDS},
+            options={"node_limit": _NODES},
         )
         if result.x is None:
             return None

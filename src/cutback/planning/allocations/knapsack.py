@@ -13,7 +13,8 @@ from cutback.planning.select import Levels
 
 _WINDOW = 17
 """So many levels of each choice are variables of one programme."""
-_SECONDS = 1.0
+_NODES = 100
+"""Nodes of the search; most programmes need one. Not seconds: these would let a plan depend on the machine."""
 _GAP = 1e-3
 
 
@@ -83,7 +84,7 @@ def _solved(task: Task, lost: Sequence[NDArray[np.float64]], at: Levels, radius:
         integrality=np.ones(len(owner)),
         bounds=solver.Bounds(0, 1),
         constraints=[solver.LinearConstraint(one_each, 1, 1), solver.LinearConstraint(change, -np.inf, room)],
-        options={"time_limit": _SECONDS, "mip_rel_gap": _GAP},
+        options={"node_limit": _NODES, "mip_rel_gap": _GAP},
     )
     chosen = np.asarray(levels)[result.x > 0.5] if result.x is not None else at
     return chosen if len(chosen) == len(lost) else at
