@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 import cutback
-from cutback.errors import InvalidBudget, NothingToPrune, UnknownName, UserMistake
+from cutback.errors import BudgetUnreachable, InvalidBudget, InvalidScore, NothingToPrune, UnknownName, UserMistake
 from cutback.models import build
+from cutback.planning import make
 from cutback.planning.make import plan_for
 from tests.helpers import chain, image, residual
 
@@ -153,6 +154,39 @@ def test_keeping_by_hand_names_layers_that_can_be_cut(graph):
 def test_an_unknown_score_lists_near_misses(graph):
     with pytest.raises(UnknownName, match=r"no score is called 'll'; .*l1"):
         cutback.plan(graph, score="ll", budget="macs=50%")
+
+
+class Untouched:
+    """A score that may not be asked."""
+
+    def __call__(self, graph):
+        pytest.fail("scored before it was known whether the budget can be met")
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"budget": "macs=1k"}, BudgetUnreachable),
+        ({"budget": ["macs=50%", "memory=1B"]}, BudgetUnreachable),
+        ({"budget": "macs=50%", "max_removed": "10%"}, BudgetUnreachable),
+        ({"budget": "macs=50%", "ignore": "*"}, NothingToPrune),
+    ],
+)
+def test_what_cannot_be_reached_is_refused_before_scoring(graph, given, error):
+    with pytest.raises(error):
+        cutback.plan(graph, score=Untouched(), **given)
+
+
+def test_bad_scores_and_weights_are_refused_before_budgets_are_measured(monkeypatch):
+    model = chain()
+    graph = cutback.trace(model, image())
+    monkeypatch.setattr(make, "CostModel", lambda graph: pytest.fail("measured first"))
+    with pytest.raises(UnknownName, match="no score is called 'll'"):
+        cutback.plan(graph, score="ll", budget="macs=1k")
+    with torch.no_grad():
+        model[3].weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(InvalidScore, match=r"3\.weight holds NaN"):
+        cutback.plan(graph, score=Untouched(), budget="macs=1k")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """What selection may do with each group, or with each system of groups that a balance links."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from fractions import Fraction
 
 import numpy as np
@@ -16,7 +16,6 @@ from cutback.planning.select import Choice, permitted_widths
 
 def choices_of(
     graph: Graph,
-    scores: Sequence[NDArray[np.float64]],
     settled: Mapping[int, int],
     *,
     only_settled: bool,
@@ -27,14 +26,13 @@ def choices_of(
 
     Args:
         graph: the traced model.
-        scores: for each group the scores of its units.
         settled: units of the groups whose width is settled by hand, by number.
         only_settled: whether all other groups stay whole.
         share: at most this share of the units of each group stays; ``None`` for no such bound.
         limits: what the width of every layer must meet.
 
     Returns:
-        The choices, and notes on shares that could not be met.
+        The choices, not scored yet, and notes on shares that could not be met.
 
     Raises:
         InvalidBudget: what is settled by hand contradicts a balance.
@@ -54,7 +52,7 @@ def choices_of(
             widths = permitted_widths(group.units, narrower, most)
             if most is not None and widths[0] > most:
                 notes.append(f"{group.name} keeps {widths[0]} of {group.units}, the lowest permitted width")
-        choices.append(Choice((cell,), (scores[number],), np.array(widths, dtype=np.int64)[:, None]))
+        choices.append(Choice((cell,), (), np.array(widths, dtype=np.int64)[:, None]))
     for system in graph.systems:
         own = {number: settled[number] for number in system.groups if number in settled}
         if own or only_settled:
@@ -66,8 +64,7 @@ def choices_of(
                 notes.append(
                     f"{name} and what it is balanced with keep {levels[0].sum()} of {system.sizes.sum()} units"
                 )
-        own_scores = tuple(scores[cell.group][list(cell.units)] for cell in system.cells)
-        choices.append(Choice(system.cells, own_scores, levels))
+        choices.append(Choice(system.cells, (), levels))
     return choices, notes
 
 

@@ -14,12 +14,12 @@ from cutback.planning.limits import limits_of
 from cutback.planning.notes import budget_notes, why_nothing
 from cutback.planning.plan import Plan
 from cutback.planning.rounding import rounding_notes
-from cutback.planning.search import choose_levels
+from cutback.planning.search import choose_levels, require_reachable
 from cutback.planning.select import best_of, require_groups
 from cutback.planning.sensitivity import Sensitivity
 from cutback.planning.shares import Share
 from cutback.planning.slices import kept_masks, planned_masks
-from cutback.scores.catalogue import Score, score_groups
+from cutback.scores.catalogue import Score, prepared
 
 __all__ = ["Share", "kept_masks", "make_plan", "plan_for", "planned_masks"]
 
@@ -57,15 +57,19 @@ def make_plan(
     by_hand = settled_by_hand(graph, ignore, keep)
     settled = {number: hand.units for number, hand in by_hand.items()}
     share = next((b.amount for b in budgets if b.quantity == CHANNELS), None)
-    scores = score_groups(graph, score)
-    choices, notes = choices_of(graph, scores, settled, only_settled=not budgets, share=share, limits=limits)
+    rated = prepared(graph, score)
+    choices, notes = choices_of(graph, settled, only_settled=not budgets, share=share, limits=limits)
     require_groups(choices, lambda: why_nothing(graph, by_hand, limits))
     cost = CostModel(graph)
     bounded = [b for b in budgets if b.quantity != CHANNELS]
     measured = {b.quantity: b.measured(graph, cost) for b in bounded}
     for quantity in measured.values():
         choices = list(quantity.worthwhile(choices))
-    task = Task(graph, choices, measured, {b.quantity: b.limit(measured[b.quantity].dense) for b in bounded})
+    limited = {b.quantity: b.limit(measured[b.quantity].dense) for b in bounded}
+    require_reachable(Task(graph, choices, measured, limited))  # before scores, which may take long
+    scores = rated()
+    choices = [choice.scored_by(scores) for choice in choices]
+    task = Task(graph, choices, measured, limited)
     at = choose_levels(task, allocation)
     notes += budget_notes(task, at, bounded)
     notes += rounding_notes(graph, settled, task.widths(at), limits.round_to) if budgets and limits.round_to > 1 else []

@@ -20,16 +20,11 @@ def choose_levels(task: Task, allocation: Allocation) -> Levels:
 
     Steps are taken in the allocation's order until every budget is met; where the last step overshot by more than 1 %
     of the dense cost, earlier ones are taken back as far as they fit, or another choice's next step takes its place.
-
-    Raises:
-        BudgetUnreachable: even the lowest permitted widths are over a budget.
+    That some levels meet the budgets is for ``require_reachable`` to see to.
     """
     start = np.zeros(len(task.choices), dtype=np.int64)
     if task.fits(start):
         return start
-    lowest = np.array([len(choice.counts) - 1 for choice in task.choices], dtype=np.int64)
-    if not task.fits(lowest):
-        raise _unreachable(task, lowest)
     search = _Search(task)
     steps = _completed(task, allocation.order(task))
     few, many = 0, len(steps)
@@ -49,6 +44,17 @@ def choose_levels(task: Task, allocation: Allocation) -> Levels:
                 wider[up] -= 1
                 found += search.lowered(wider, down)
     return min(found, key=lambda at: search.gap(at) // _TOLERANCE)
+
+
+def require_reachable(task: Task) -> None:
+    """Refuse budgets that no levels meet; choices need no scores for that.
+
+    Raises:
+        BudgetUnreachable: even the lowest permitted widths are over a budget.
+    """
+    lowest = np.array([len(choice.counts) - 1 for choice in task.choices], dtype=np.int64)
+    if not task.fits(lowest) and not task.fits(np.zeros_like(lowest)):
+        raise _unreachable(task, lowest)
 
 
 class _Search:

@@ -19,7 +19,7 @@ class Choice:
 
     Attributes:
         cells: the units that may stand for each other; one cell for a group that no balance restricts.
-        scores: importance of the units of each cell.
+        scores: importance of the units of each cell; empty until ``scored_by`` gives them.
         counts: permitted numbers of units of each cell, falling, the first being where they start; shape
             ``(levels, cells)``.
     """
@@ -35,7 +35,9 @@ class Choice:
 
     def scored_by(self, scores: Sequence[NDArray[np.float64]]) -> "Choice":
         """Return the same choice with other scores, given for each group those of its units."""
-        return replace(self, scores=tuple(scores[cell.group][list(cell.units)] for cell in self.cells))
+        whole = len(self.cells) == 1 and len(self.cells[0].units) == len(scores[self.cells[0].group])
+        own = [scores[c.group] if whole else scores[c.group][list(c.units)] for c in self.cells]  # in ascending order
+        return replace(self, scores=tuple(own))
 
     def add(self, widths: NDArray[np.int64], level: int) -> None:
         """Add what stays at a level to the widths of all groups, shape ``(groups,)``."""

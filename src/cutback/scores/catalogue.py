@@ -4,6 +4,7 @@ import cmath
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol, cast
 
 import numpy as np
@@ -163,11 +164,26 @@ def score_groups(graph: Graph, score: str | Score | type[Score]) -> list[NDArray
         UnknownName: no score has that name.
         InvalidScore: a group has no score, one of another shape, or one that is not finite.
     """
+    return prepared(graph, score)()
+
+
+def prepared(graph: Graph, score: str | Score | type[Score]) -> Callable[[], list[NDArray[np.float64]]]:
+    """Check what takes no time, and return what does the rest of ``score_groups``.
+
+    Raises:
+        UserMistake: the score is something else, or one that needs data by its name alone.
+        UnknownName: no score has that name.
+        InvalidScore: weights that the score does not look through itself are not finite.
+    """
     rate = _ready(score)
     parameters = parameters_by_name(graph.model)
     read = _whole_filters(graph) if getattr(rate, "reads_filters", False) else ()
     _check_sound({name: parameter for name, parameter in parameters.items() if name not in read})
-    label = score if isinstance(score, str) else type(rate).__name__
+    return partial(_rated, graph, rate, score if isinstance(score, str) else type(rate).__name__)
+
+
+def _rated(graph: Graph, rate: Score, label: str) -> list[NDArray[np.float64]]:
+    """Score a graph's groups and check the result; ``label`` is what messages call the score."""
     rated: object = rate(graph)
     if not isinstance(rated, Mapping):
         raise InvalidScore(f"score {label} gave {type(rated).__name__}; return a mapping from groups to tensors")
@@ -184,7 +200,7 @@ def score_groups(graph: Graph, score: str | Score | type[Score]) -> list[NDArray
                 f"score {label} gave shape {values.shape} for group {group.name}; expected ({group.units},)"
             )
         if not np.isfinite(values).all():
-            _check_sound(parameters)
+            _check_sound(parameters_by_name(graph.model))
             raise InvalidScore(f"score {label} of group {group.name} is not finite; check the score")
         result.append(values)
     return result

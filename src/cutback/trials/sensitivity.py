@@ -120,11 +120,11 @@ def _trials(graph: Graph, ratios: Sequence[float], score: str | Score | type[Sco
         for ratio in sorted(set(ratios)):
             keep = max(math.floor(group.units * (1 - Fraction(repr(float(ratio))))), 1)
             try:
-                choices, _ = choices_of(graph, scores, {number: keep}, only_settled=True, share=None, limits=Limits())
+                choices, _ = choices_of(graph, {number: keep}, only_settled=True, share=None, limits=Limits())
             except InvalidBudget:
                 break  # a balance forbids it; the groups it is balanced with take it along
             levels = torch.zeros(len(choices), dtype=torch.int64).numpy()
-            units = best_of(choices, levels, len(graph.groups))
+            units = best_of([choice.scored_by(scores) for choice in choices], levels, len(graph.groups))
             names = (each.name for each in graph.groups)
             yield _Trial(group.name, ratio, plan_for(graph, dict(zip(names, units, strict=True)), scores=scores))
 
