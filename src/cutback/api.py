@@ -117,8 +117,8 @@ def plan(
     A latency budget is met as measured: this machine's layers are timed at many widths (once; the times are kept in the
     user's cache folder), and the cut is tried on a copy, timed in turns with the model, until it takes at most 5 % less
     than asked for and not more. Where nothing that was tried ends below the target, the nearest within 5 % above it, as
-    measured, is taken; anything slower is refused. ``notes`` tells what was measured. Where several processes train together, plan in one
-    and send the plan to the others: each would measure something else.
+    measured, is taken; anything slower is refused. ``notes`` tells what was measured. Where several processes train
+    together, plan in one and send the plan to the others: each would measure something else.
 
     Args:
         graph: from ``trace``.

@@ -162,8 +162,8 @@ def test_where_another_budget_binds_nothing_more_is_tried(graph: cutback.Graph, 
 
 def test_other_budgets_are_checked_before_anything_is_timed(graph: cutback.Graph, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("cutback.trials.latency_budget.LatencyModel", lambda *_: pytest.fail("timed"))
+    setting = LatencySetting(cache=tmp_path)
     with pytest.raises(BudgetUnreachable, match="macs"):
-        setting = LatencySetting(cache=tmp_path)
         cutback.plan(graph, budget=["macs=0.01%", "latency=60%"], allocate="per-latency", latency=setting)
 
 

@@ -112,6 +112,40 @@ def test_other_weights_data_and_damage_are_told_apart(tmp_path) -> None:
     assert len(calls) == 2
 
 
+def test_another_forward_pass_over_the_same_weights_is_told_apart(tmp_path) -> None:
+    class Scaled(nn.Module):
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.factor, self.chain = factor, chain((4,))
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.chain(images * self.factor)
+
+    calls = []
+    for factor in (1.5, 2.5, 1.5):
+        graph = cutback.trace(Scaled(factor), image())
+        scan(graph, lambda model: calls.append(model.factor) or 0.5, ratios=(0.5,), cache=tmp_path)
+    assert calls == [1.5, 1.5, 2.5, 2.5]
+
+
+def test_two_scans_of_one_model_keep_what_the_other_found(tmp_path) -> None:
+    graph = cutback.trace(chain((4,)), image())
+    calls: list[nn.Module] = []
+
+    def meanwhile(model: nn.Module) -> float:
+        if not calls:
+            calls.append(model)
+            scan(graph, lambda _: 0.5, ratios=(0.25,), cache=tmp_path)
+        return 0.5
+
+    scan(graph, meanwhile, ratios=(0.75,), cache=tmp_path)
+    rest: list[nn.Module] = []
+    scan(graph, lambda model: rest.append(model) or 0.5, ratios=(0.25, 0.75), cache=tmp_path)
+    assert not rest
+    assert not list(tmp_path.glob(".*"))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"ratios": ()}, "between 0 and 1"), ({"ratios": (1.0,)}, "between 0 and 1"), ({"processes": 0}, "1 process")],

@@ -53,8 +53,15 @@ class LatencySetting:
 
 
 def cache_folder(name: str) -> Path:
-    """Return the folder of the user's cache that holds one kind of findings; it need not exist."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    """Return the folder of the user's cache that holds one kind of findings; it need not exist.
+
+    Raises:
+        UserMistake: no folder is known to be the user's.
+    """
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        raise UserMistake(f"no cache folder is known ({error}); name one by setting XDG_CACHE_HOME") from error
     return Path(home) / "cutback" / name
 
 

@@ -60,7 +60,8 @@ def sensitivity(
         score: see ``plan``.
         processes: evaluate in so many processes, of one thread each (on the CPU, where the system can fork).
         cache: folder in which results are kept, so that a scan that was interrupted goes on; ``None`` for nowhere.
-        label: says what is evaluated on: results are kept by it and by the model's weights.
+        label: says what is evaluated on and how: results are kept by it, by the model's weights and by the recorded
+            forward pass, not by what ``evaluate`` does.
         told: called with how many of how many evaluations are done, and with the group.
 
     Raises:
@@ -83,7 +84,7 @@ def sensitivity(
     if processes < 1:
         raise UserMistake(f"a scan needs at least 1 process, not {processes}")
     trials = [_Trial("", 0.0, None), *_trials(graph, ratios, score)]
-    found = Found.opened(cache, graph.model, label)
+    found = Found.opened(cache, graph, label)
     missing = {trial.key: trial for trial in trials if trial.key not in found.accuracies}
     evaluated = _evaluated(graph.model, evaluate, list(missing.values()), processes)
     for number, (trial, accuracy) in enumerate(evaluated, start=1):
