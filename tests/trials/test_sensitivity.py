@@ -172,10 +172,10 @@ def test_an_error_of_the_function_in_a_process_is_told() -> None:
 class Balanced(nn.Module):
     """A grouped convolution: what goes must leave its groups equally wide."""
 
-    def __init__(self) -> None:
+    def __init__(self, groups: int = 2) -> None:
         super().__init__()
         self.first = nn.Conv2d(3, 8, 3, padding=1)
-        self.grouped = nn.Conv2d(8, 8, 3, padding=1, groups=2)
+        self.grouped = nn.Conv2d(8, 8, 3, padding=1, groups=groups)
         self.last = nn.Conv2d(8, 4, 1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -193,3 +193,18 @@ def test_balanced_groups_are_scanned_with_balanced_cuts() -> None:
     found = scan(graph, evaluate, ratios=(0.5,))
     assert set(found.curves) == {"first", "grouped"}
     assert set(widths) == {(8, 8), (4, 8), (8, 4)}
+
+
+def test_where_a_balance_permits_none_of_the_ratios_its_lowest_width_is_scanned() -> None:
+    graph = cutback.trace(Balanced(groups=4), image())
+    widths = []
+
+    def evaluate(model: nn.Module) -> float:
+        widths.append((model.first.out_channels, model.grouped.out_channels))
+        return agreement(model)
+
+    found = scan(graph, evaluate, ratios=(0.9,))
+    assert {group: set(curve) for group, curve in found.curves.items()} == {"first": {0.5}, "grouped": {0.5}}
+    assert widths == [(8, 8), (4, 8), (8, 4)]
+    plan = cutback.plan(graph, budget="macs=70%", allocate=found)
+    assert any(len(group.kept) < group.total for group in plan.groups)
