@@ -116,8 +116,9 @@ def plan(
 
     A latency budget is met as measured: this machine's layers are timed at many widths (once; the times are kept in the
     user's cache folder), and the cut is tried on a copy, timed in turns with the model, until it takes at most 5 % less
-    than asked for and not more; ``notes`` tells what was measured. Where several processes train together, plan in one
-    and send the plan to the others: each would measure something else.
+    than asked for and not more. Where nothing that was tried ends below the target, the nearest within 5 % above it, as
+    measured, is taken; anything slower is refused. ``notes`` tells what was measured. Where several processes train
+    together, plan in one and send the plan to the others: each would measure something else.
 
     Args:
         graph: from ``trace``.
@@ -127,8 +128,8 @@ def plan(
             ``"memory=20MiB"`` (outputs of convolutions), ``"peak=8MiB"`` (the most activations that are live at once),
             ``"size=5MB"`` (of the saved file), ``"latency=8ms"`` (of one forward pass in eval mode on this machine),
             ``"channels=50%"`` (the share of each group that stays, rounded down), or several. MACs and memory are those
-            of a batch of one. The result is never over a budget, and within 1 %
-            of the dense cost below the binding one wherever steps are that fine (else ``notes`` says so).
+            of a batch of one. The result is never over a budget (latency: within 5 % of the target as measured), and
+            within 1 % of the dense cost below the binding one wherever steps are that fine (else ``notes`` says so).
         keep: by hand, module path patterns to what stays of the layer: ``{"layer1.*.conv1": "40%"}`` or a number of
             channels. Shares round down.
         ignore: module path patterns whose outputs stay whole; a pattern may name a layer, a module that holds layers,
@@ -155,7 +156,11 @@ def plan(
         InvalidScore: scores that are not finite, for instance because the weights are not.
     """
 
-    def make(score: str | Score | type[Score], budget: Sequence[Budget]) -> Plan:
+    def make(
+        score: str | Score | type[Score],
+        budget: Sequence[Budget],
+        allocate: str | Allocation | Sensitivity = allocate,
+    ) -> Plan:
         return make_plan(
             graph,
             score=score,

@@ -2,17 +2,22 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 import torch
+from torch.utils.data import TensorDataset
 
 import cutback
 from cutback.cli.curves import drawn
 from cutback.cli.main import main
 from cutback.cli.models import load_model
+from cutback.errors import UserMistake
+from cutback.measure.setting import cache_folder
 from cutback.train import evaluate, load_data
+from cutback.train.batches import batches
 from tests.cli.helpers import SMALL, refusal, write
 
 SCAN = ("sensitivity", "my.py:make", "--weights", "dense.pt", "--ratios", "25%,50%")
@@ -108,6 +113,41 @@ def test_prune_can_share_the_cut_out_by_sensitivity(capsys, folder) -> None:
     report = json.loads(capsys.readouterr().out)
     assert report["final"]["params"] <= 0.6 * report["dense"]["params"]
     assert len(list((folder / "cache" / "cutback" / "sensitivity").iterdir())) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_told_and_done_without(capsys, folder) -> None:
+    (folder / "cache").write_text("in the way")
+    assert main([*SCAN, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert set(json.loads(captured.out)["curves"]) == {"0", "2"}
+    assert "set XDG_CACHE_HOME" in " ".join(captured.err.split())
+
+
+def test_a_home_that_is_not_known_asks_for_a_cache(monkeypatch) -> None:
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", unknown)
+    with pytest.raises(UserMistake, match="XDG_CACHE_HOME"):
+        cache_folder("latency")
+    assert main([*SCAN, "--json"]) == 0
+
+
+def test_an_impossible_budget_is_refused_before_the_scan(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(cutback, "sensitivity", lambda *_, **__: pytest.fail("scanned"))
+    options = ("--weights", "dense.pt", "--budget", "macs=0.01%", "--allocate", "sensitivity")
+    assert "lowest reachable" in refusal(capsys, "prune", "my.py:make", *options)
+
+
+def test_other_labels_of_the_same_pictures_are_another_scan(capsys, monkeypatch, folder) -> None:
+    scanned(capsys)
+    data = load_data("digits", seed=0)
+    images, labels = next(batches(data.validation, len(data.validation), torch.device("cpu")))
+    changed = replace(data, validation=TensorDataset(images, (labels + 1) % 10))
+    monkeypatch.setattr("cutback.cli.job.load_data", lambda *_, **__: changed)
+    scanned(capsys)
+    assert len(list((folder / "cache" / "cutback" / "sensitivity").iterdir())) == 2
 
 
 def test_prune_to_a_latency_measures_and_says_so(capsys, folder) -> None:

@@ -14,7 +14,7 @@ from cutback.errors import UserMistake
 from cutback.measure.latency_model import Calibration, LatencyModel
 from cutback.measure.layer_call import LayerCall, Operand
 from cutback.measure.layer_calls import layer_calls
-from cutback.measure.setting import LatencySetting
+from cutback.measure.setting import LatencySetting, _processor, environment
 from cutback.planning.slices import kept_masks
 from cutback.surgery.cut import cut_in_place
 from tests.helpers import Residual, chain, image
@@ -122,6 +122,35 @@ def test_threads_and_devices_have_files_of_their_own_and_batches_keys_of_their_o
     assert model_of(graph, tmp_path, threads=1, batch=4).measured == whole
     assert model_of(graph, tmp_path, threads=1, batch=4).measured == 0
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
+def test_what_changes_the_kernels_has_a_file_of_its_own(monkeypatch) -> None:
+    cpu = torch.device("cpu")
+    plain = environment(cpu, 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
+        assert environment(cpu, 1) != plain
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert environment(cpu, 1) != plain
+    assert environment(cpu, 1) == plain
+
+
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [
+        ("CPU implementer : 0x41\nCPU variant : 0x3\nCPU part : 0xd0c\nCPU revision : 1\n", "0x41 0xd0c 0x3 1"),
+        ("BogoMIPS : 50\n", "some-host"),
+    ],
+)
+def test_processors_without_a_model_name_are_told_apart(monkeypatch, told: str, name: str) -> None:
+    monkeypatch.setattr("pathlib.Path.read_text", lambda *_, **__: told)
+    monkeypatch.setattr("platform.node", lambda: "some-host")
+    _processor.cache_clear()
+    try:
+        assert name in str(environment(torch.device("cpu"), 1)["processor"])
+    finally:
+        _processor.cache_clear()
 
 
 def test_a_folder_that_cannot_be_written_is_done_without(tmp_path) -> None:

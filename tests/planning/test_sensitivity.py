@@ -7,7 +7,11 @@ import torch
 import cutback
 from cutback import Sensitivity
 from cutback.errors import CorruptFile, UserMistake
+from cutback.graph.balance import Cell
 from cutback.models import build
+from cutback.planning.allocation import Task
+from cutback.planning.allocations.sensitivity import SensitivityGuided
+from cutback.planning.select import Choice
 from cutback.planning.sensitivity import stages
 from tests.helpers import chain, image
 
@@ -95,6 +99,18 @@ def test_flat_curves_give_the_same_share_of_each_group():
     scan = Sensitivity(0.9, {"0": {0.9: 0.9}, "3": {0.9: 0.9}})
     plan = cutback.plan(graph, budget="macs=50%", allocate=scan)
     assert abs(len(plan.groups[0].kept) - len(plan.groups[1].kept)) <= 1
+
+
+def test_a_group_that_stays_whole_among_others_needs_no_curve():
+    graph = cutback.trace(chain((8, 8)), image())
+    cells = (Cell(0, tuple(range(8))), Cell(1, tuple(range(8))))
+    scores = (np.arange(8.0), np.arange(8.0))
+    choice = Choice(cells, scores, np.array([[8, 8], [4, 8], [2, 8]]))
+    allocation = SensitivityGuided(Sensitivity(0.9, {"0": {0.5: 0.8}}))
+    assert list(allocation.order(Task(graph, [choice], {}, {}))) == [0, 0]
+    shrinking = Choice(cells, scores, np.array([[8, 8], [4, 4]]))
+    with pytest.raises(UserMistake, match="no curve for group '3'"):
+        allocation.order(Task(graph, [shrinking], {}, {}))
 
 
 def test_a_group_without_a_curve_is_named_unless_it_is_ignored():

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -119,6 +120,51 @@ def test_a_miss_is_told(graph: cutback.Graph, tmp_path) -> None:
     assert not trial.hit
     notes = noted(trial, parse_budgets("latency=90%"), "").notes
     assert any("came within 5 % below" in note for note in notes)
+
+
+class Slower(Machine):
+    """A machine on which the cuts that are tried take longer than their layers tell."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def __call__(self, models: Mapping[str, nn.Module]) -> dict[str, Latency]:
+        times = super().__call__(models)
+        if "cut" in times:
+            taken = times["cut"].median_ms * self.factor
+            times["cut"] = Latency(taken, taken, taken, 30, 1)
+        return times
+
+
+def test_what_is_measured_far_over_the_target_is_refused(graph: cutback.Graph, tmp_path) -> None:
+    with pytest.raises(BudgetUnreachable, match=r"measured to take [\d.]+ ms, 1\d\d\.\d% of the target") as refusal:
+        trial_of(graph, tmp_path, "latency=20%", Slower(1.6))
+    assert refusal.value.lowest["latency"] / 1e6 > 1.05 * 0.2 * pass_time(graph.model)
+
+
+def test_a_little_over_the_target_is_taken_and_told(graph: cutback.Graph, tmp_path) -> None:
+    trial = replace(trial_of(graph, tmp_path, "latency=60%"), tried=3)
+    over = trial.target_ms * 1.03
+    notes = noted(replace(trial, cut=Latency(over, over, over, 30, 1)), parse_budgets("latency=60%"), "").notes
+    assert any("3.0% over the target; none of the plans tried (3) came below it" in note for note in notes)
+    assert replace(trial, cut=Latency(over, over, over, 30, 1)).miss > replace(trial, target_ms=over * 9).miss
+
+
+def test_where_another_budget_binds_nothing_more_is_tried(graph: cutback.Graph, tmp_path) -> None:
+    machine, budgets = Machine(), ["latency=80%", "macs=30%"]
+    trial = trial_of(graph, tmp_path, budgets, machine)
+    assert trial.share < 0.9
+    assert (trial.tried, machine.rounds) == (1, 2)
+    notes = noted(trial, parse_budgets(budgets), "").notes
+    assert sum("latency" in note for note in notes) == 1
+
+
+def test_other_budgets_are_checked_before_anything_is_timed(graph: cutback.Graph, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("cutback.trials.latency_budget.LatencyModel", lambda *_: pytest.fail("timed"))
+    setting = LatencySetting(cache=tmp_path)
+    with pytest.raises(BudgetUnreachable, match="macs"):
+        cutback.plan(graph, budget=["macs=0.01%", "latency=60%"], allocate="per-latency", latency=setting)
 
 
 def test_how_latency_is_written() -> None:

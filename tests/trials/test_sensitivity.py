@@ -112,6 +112,40 @@ def test_other_weights_data_and_damage_are_told_apart(tmp_path) -> None:
     assert len(calls) == 2
 
 
+def test_another_forward_pass_over_the_same_weights_is_told_apart(tmp_path) -> None:
+    class Scaled(nn.Module):
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.factor, self.chain = factor, chain((4,))
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.chain(images * self.factor)
+
+    calls = []
+    for factor in (1.5, 2.5, 1.5):
+        graph = cutback.trace(Scaled(factor), image())
+        scan(graph, lambda model: calls.append(model.factor) or 0.5, ratios=(0.5,), cache=tmp_path)
+    assert calls == [1.5, 1.5, 2.5, 2.5]
+
+
+def test_two_scans_of_one_model_keep_what_the_other_found(tmp_path) -> None:
+    graph = cutback.trace(chain((4,)), image())
+    calls: list[nn.Module] = []
+
+    def meanwhile(model: nn.Module) -> float:
+        if not calls:
+            calls.append(model)
+            scan(graph, lambda _: 0.5, ratios=(0.25,), cache=tmp_path)
+        return 0.5
+
+    scan(graph, meanwhile, ratios=(0.75,), cache=tmp_path)
+    rest: list[nn.Module] = []
+    scan(graph, lambda model: rest.append(model) or 0.5, ratios=(0.25, 0.75), cache=tmp_path)
+    assert not rest
+    assert not list(tmp_path.glob(".*"))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"ratios": ()}, "between 0 and 1"), ({"ratios": (1.0,)}, "between 0 and 1"), ({"processes": 0}, "1 process")],
@@ -138,10 +172,10 @@ def test_an_error_of_the_function_in_a_process_is_told() -> None:
 class Balanced(nn.Module):
     """A grouped convolution: what goes must leave its groups equally wide."""
 
-    def __init__(self) -> None:
+    def __init__(self, groups: int = 2) -> None:
         super().__init__()
         self.first = nn.Conv2d(3, 8, 3, padding=1)
-        self.grouped = nn.Conv2d(8, 8, 3, padding=1, groups=2)
+        self.grouped = nn.Conv2d(8, 8, 3, padding=1, groups=groups)
         self.last = nn.Conv2d(8, 4, 1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -159,3 +193,18 @@ def test_balanced_groups_are_scanned_with_balanced_cuts() -> None:
     found = scan(graph, evaluate, ratios=(0.5,))
     assert set(found.curves) == {"first", "grouped"}
     assert set(widths) == {(8, 8), (4, 8), (8, 4)}
+
+
+def test_where_a_balance_permits_none_of_the_ratios_its_lowest_width_is_scanned() -> None:
+    graph = cutback.trace(Balanced(groups=4), image())
+    widths = []
+
+    def evaluate(model: nn.Module) -> float:
+        widths.append((model.first.out_channels, model.grouped.out_channels))
+        return agreement(model)
+
+    found = scan(graph, evaluate, ratios=(0.9,))
+    assert {group: set(curve) for group, curve in found.curves.items()} == {"first": {0.5}, "grouped": {0.5}}
+    assert widths == [(8, 8), (4, 8), (8, 4)]
+    plan = cutback.plan(graph, budget="macs=70%", allocate=found)
+    assert any(len(group.kept) < group.total for group in plan.groups)

@@ -5,6 +5,7 @@ import hashlib
 import json
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,9 @@ from cutback.cli.console import Reporter
 from cutback.cli.models import Built, load_model
 from cutback.cli.report import Stage, file_size, make_report
 from cutback.cli.request import Request
-from cutback.cli.staging import new_folder
+from cutback.cli.staging import new_folder, writable_cache
 from cutback.errors import UserMistake
 from cutback.measure import compare_latency
-from cutback.measure.setting import cache_folder
 from cutback.planning.allocation import Allocation
 from cutback.planning.plan import Plan
 from cutback.scores import Score
@@ -26,6 +26,8 @@ from cutback.train import Data, FitResult, Progress, check_model, evaluate, fit,
 from cutback.train.batches import Sample, batches
 
 LATENCY_REPEATS = 50
+READ_PICTURES = 256
+"""Pictures in a batch where only their bytes are read."""
 SCORED_PICTURES = 2048
 """Scores that need data see so many pictures of the training split."""
 
@@ -46,7 +48,7 @@ def run_job(request: Request, reporter: Reporter) -> dict[str, object]:
     start = time.monotonic()
     request.check()
     job = Job.prepared(request, reporter)
-    if request.baseline_epochs:
+    if request.baseline_epochs or request.allocate == "sensitivity":
         with reporter.step("trying the cut on a copy"):
             job.cut(_copied(job.built.model), trying=True)
     model, stages, networks = job.built.model, {}, {}
@@ -85,6 +87,7 @@ class Job:
         data: the data.
         built: the model.
         example: two training pictures, (2, C, H, W).
+        cache: folder in which a sensitivity scan is kept; ``None`` for nowhere.
     """
 
     request: Request
@@ -92,6 +95,7 @@ class Job:
     data: Data
     built: Built
     example: Tensor
+    cache: Path | None = None
 
     @classmethod
     def prepared(cls, request: Request, reporter: Reporter) -> "Job":
@@ -108,7 +112,13 @@ class Job:
             )
             check_model(built.model, data, device=request.device)
         example, _ = next(batches(data.train, 2, torch.device(request.device)))
-        return cls(request, reporter, data, built, example)
+        cache = None
+        if request.allocate == "sensitivity":
+            try:  # now, not after hours of training
+                cache = writable_cache("sensitivity")
+            except UserMistake as reason:
+                reporter.line(f"the sensitivity scan will not be kept: {reason}")
+        return cls(request, reporter, data, built, example, cache)
 
     def pictures(self) -> Tensor:
         """Return the pictures of the forward pass that latencies refer to, (N, C, H, W)."""
@@ -125,16 +135,17 @@ class Job:
     def scan(self, graph: cutback.Graph, told: Progress | None = None) -> cutback.Sensitivity:
         """Return the sensitivity of the model on the validation split; what is known already comes from the cache."""
         request, split = self.request, self.data.validation
-        first, _ = next(batches(split, len(split), torch.device("cpu")))
-        pictures = hashlib.sha256(first.contiguous().numpy().tobytes()).hexdigest()
+        digest = hashlib.sha256()
+        for images, labels in batches(split, READ_PICTURES, torch.device("cpu")):
+            digest.update(images.contiguous().numpy().tobytes() + labels.contiguous().numpy().tobytes())
         return cutback.sensitivity(
             graph,
             lambda model: evaluate(model, split, device=request.device).top1,
             ratios=request.ratios,
             score=self.score,
             processes=request.processes,
-            cache=cache_folder("sensitivity"),
-            label=f"{len(split)} {pictures}",
+            cache=self.cache,
+            label=f"{len(split)} {digest.hexdigest()}",
             told=told,
         )
 

@@ -52,6 +52,7 @@ def sensitivity(  # noqa: PLR0913, PLR0917 (one a command-line option)
         num_classes=num_classes,
         train=train,
         score=score,
+        allocate="sensitivity",
         granularity=granularity,
         learning_rate=lr,
         batch_size=batch_size,

@@ -5,8 +5,10 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from cutback.errors import SaveError, UserMistake
+from cutback.measure.setting import cache_folder
 
 
 def check_new_folder(folder: Path) -> None:
@@ -72,6 +74,22 @@ def check_file(file: Path, suffix: str, option: str) -> None:
         raise UserMistake(f"{option} {file} cannot be written: {folder} is no folder you may write to; name another")
     if file.is_dir():
         raise UserMistake(f"{option} {file} is a folder; name a file")
+
+
+def writable_cache(name: str) -> Path:
+    """Return the folder of the user's cache that holds one kind of findings, made and found to be writable.
+
+    Raises:
+        UserMistake: it cannot be written; the message names ``XDG_CACHE_HOME``.
+    """
+    folder = cache_folder(name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserMistake(f"{folder} cannot be written ({reason}); set XDG_CACHE_HOME to a folder that can") from error
 
 
 def write_whole(file: Path, text: str) -> None:

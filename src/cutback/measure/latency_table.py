@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -12,6 +11,7 @@ import torch
 from cutback.measure.layer_call import LayerCall
 from cutback.measure.setting import LatencySetting, environment
 from cutback.measure.stopwatch import best_time
+from cutback.measure.whole_file import write_whole
 
 FORMAT = "cutback latency table 1"
 
@@ -94,11 +94,8 @@ class LatencyTable:
         for key, times in self._read().items():
             self._points[key] = {**times, **self._points.get(key, {})}
         document = {"format": FORMAT, "environment": self._environment, "points": self._points}
-        staged = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
         with contextlib.suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            staged.write_text(json.dumps(document, separators=(",", ":")), encoding="utf-8")
-            staged.replace(self.path)
+            write_whole(self.path, json.dumps(document, separators=(",", ":")))
 
 
 def _name(widths: Widths) -> str:

@@ -3,6 +3,7 @@
 import functools
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,8 +54,15 @@ class LatencySetting:
 
 
 def cache_folder(name: str) -> Path:
-    """Return the folder of the user's cache that holds one kind of findings; it need not exist."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    """Return the folder of the user's cache that holds one kind of findings; it need not exist.
+
+    Raises:
+        UserMistake: no folder is known to be the user's.
+    """
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        raise UserMistake(f"no cache folder is known ({error}); name one by setting XDG_CACHE_HOME") from error
     return Path(home) / "cutback" / name
 
 
@@ -65,21 +73,33 @@ def environment(device: torch.device, threads: int) -> dict[str, str | int]:
         device: where the model computes.
         threads: CPU threads within an operation.
     """
-    return {
+    found: dict[str, str | int] = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "processor": _processor(),
         "torch": torch.__version__,
         "threads": threads,
+        "float32": torch.get_float32_matmul_precision(),
+        "mkldnn": torch.backends.mkldnn.enabled,  # type: ignore[dict-item] (set by the module's own class)
     }
+    if device.type == "cuda":
+        cudnn = torch.backends.cudnn
+        found |= {"cudnn": cudnn.version() or 0, "tf32": cudnn.allow_tf32, "benchmark": cudnn.benchmark}
+    return found
 
 
 @functools.cache
 def _processor() -> str:
-    """Return the model name of the CPU, as far as the system tells."""
+    """Return what the system tells of the CPU's model; where that is nothing, the name of this machine."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
     found = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    known = [found.get("model name", ""), found.get("model", ""), found.get("stepping", "")]
-    return " ".join(part for part in known if part) or platform.processor() or platform.machine()
+    return _model_of(found) or f"{platform.processor() or platform.machine()} {platform.node()}"
+
+
+def _model_of(found: Mapping[str, str]) -> str:
+    """Return the model of a CPU from the system's list of its properties; empty where it is not told."""
+    x86 = ("model name", "model", "stepping")
+    arm = ("CPU implementer", "CPU part", "CPU variant", "CPU revision")
+    return " ".join(found[name] for name in (*x86, *arm) if found.get(name))

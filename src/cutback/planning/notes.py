@@ -15,7 +15,7 @@ from cutback.planning.select import Levels
 
 
 def budget_notes(task: Task, at: Levels, budgets: Sequence[Budget]) -> list[str]:
-    """Say why a plan ends more than 1 % of the dense cost below its budgets.
+    """Say why a plan ends more than 1 % of the dense cost below its budgets; of latency only measurements can tell.
 
     Args:
         task: what selection was free to do with each group, and the limits.
@@ -28,14 +28,20 @@ def budget_notes(task: Task, at: Levels, budgets: Sequence[Budget]) -> list[str]
         return []
     written = {budget.quantity: budget for budget in budgets}
     below = {
-        quantity: f"{written[quantity]}: {shown(quantity, gap)} below the budget" for quantity, gap in gaps.items()
+        quantity: f"{written[quantity]}: {shown(quantity, gap)} below the budget"
+        for quantity, gap in gaps.items()
+        if quantity != "latency"
     }
     wider = [task.costs(one_up) for one_up in at - np.eye(len(at), dtype=np.int64)[at > 0]]
     if not wider:
         return [f"{text}, which what keep or the share of channels leaves already meets" for text in below.values()]
     over = {quantity: [costs[quantity] > limit for costs in wider] for quantity, limit in limits.items()}
     binding = [quantity for quantity in limits if all(over[quantity])] or [q for q in limits if any(over[q])]
-    return [f"{below[quantity]}, because the next permitted step would be over it" for quantity in binding]
+    return [
+        f"{below[quantity]}, because the next permitted step would be over it"
+        for quantity in binding
+        if quantity in below
+    ]
 
 
 def why_nothing(graph: Graph, settled: Mapping[int, ByHand], limits: Limits) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import nn
 
-from cutback.errors import BudgetUnreachable, InvalidBudget
+from cutback.errors import BudgetUnreachable, CutbackError, InvalidBudget
 from cutback.graph.graph import Graph
 from cutback.measure.latency import Latency, compare_latency
 from cutback.measure.latency_model import Calibration, LatencyModel
@@ -25,6 +25,8 @@ AIM = 0.98
 """Share of the target that plans are made for, so that noise does not lift them over it."""
 NEAR = 0.015
 """So near to that, a plan is taken without trying for better."""
+TOLERANCE = 0.05
+"""What a plan may take more than its target, as measured; one that takes more is refused."""
 
 Planner = Callable[[Sequence[Budget]], Plan]
 """Makes a plan that meets budgets, all else being settled."""
@@ -47,12 +49,14 @@ class Trial:
         dense: the uncut network, timed in turns with the copy.
         cut: the copy.
         target_ms: what it was to take, in milliseconds.
+        tried: how many plans were tried, this one included.
     """
 
     plan: Plan
     dense: Latency
     cut: Latency
     target_ms: float
+    tried: int = 1
 
     @property
     def share(self) -> float:
@@ -73,7 +77,7 @@ class Trial:
 def plan_to_latency(
     graph: Graph, budgets: Sequence[Budget], planner: Planner, model: LatencyModel, clock: Clock
 ) -> Trial:
-    """Return the plan that was measured to come nearest below a latency budget.
+    """Return the plan that was measured to come nearest below a latency budget, or, if none does, nearest above it.
 
     Args:
         graph: the traced network.
@@ -83,7 +87,8 @@ def plan_to_latency(
         clock: times whole passes.
 
     Raises:
-        BudgetUnreachable: no permitted cut is fast enough; carries the lowest reachable latency, in nanoseconds.
+        BudgetUnreachable: no permitted cut is predicted to be fast enough, or none that was tried was measured within
+            5 % of the target; carries the lowest reachable latency, in nanoseconds.
     """
     wanted = next(budget for budget in budgets if budget.quantity == "latency")
     narrow = planner(parse_budgets("channels=25%"))
@@ -93,13 +98,15 @@ def plan_to_latency(
     sums = [model.total(kept) for kept in (_kept(narrow), whole)]
     model.calibration = Calibration.through(sums, [times["narrow"].median_ms, dense_ms])
     trials: list[Trial] = []
-    while len(trials) < ROUNDS and all(trial.miss > NEAR for trial in trials):
+    refusal: CutbackError | None = None
+    while len(trials) < ROUNDS and not any(trial.miss <= NEAR or _bound_elsewhere(trial, budgets) for trial in trials):
         try:
             plan = _planned(budgets, planner, model, dense_ms)
-        except (BudgetUnreachable, InvalidBudget):
-            if trials:  # the machine's speed has changed since: what was measured counts
-                break
-            raise
+        except (BudgetUnreachable, InvalidBudget) as error:
+            if not trials:
+                raise
+            refusal = error  # by what was measured since; whether a plan is good enough, measurements say
+            break
         if any(plan.groups == trial.plan.groups for trial in trials):
             break  # steps are no finer
         times = clock({"dense": graph.model, "cut": cut_copy(graph.model, plan)})
@@ -107,7 +114,14 @@ def plan_to_latency(
         target = float(wanted.amount) * (dense_ms if wanted.relative else 1 / PER_MILLISECOND)
         trials.append(Trial(plan, times["dense"], times["cut"], target))
         model.calibration = model.calibration.moved_through(model.total(_kept(plan)), times["cut"].median_ms)
-    return min(trials, key=lambda trial: trial.miss)
+    best = min(trials, key=lambda trial: trial.miss)
+    if best.share > 1 + TOLERANCE:
+        raise BudgetUnreachable(
+            f"budget {wanted} cannot be met: of {len(trials)} plans that were tried, the fastest was measured to take "
+            f"{best.cut.median_ms:.4g} ms, {best.share:.1%} of the target; ask for more, or permit wider cuts",
+            {"latency": round(best.cut.median_ms * PER_MILLISECOND)},
+        ) from refusal
+    return replace(best, tried=len(trials))
 
 
 def noted(trial: Trial, budgets: Sequence[Budget], setting: str) -> Plan:
@@ -125,13 +139,24 @@ def noted(trial: Trial, budgets: Sequence[Budget], setting: str) -> Plan:
         f"{trial.share:.1%} of the target; dense {dense.median_ms:.4g} ms; {setting}"
     )
     notes = [note]
-    if not trial.hit:
+    if trial.share > 1:
         notes.append(
-            f"{wanted}: no plan of {ROUNDS} came within 5 % below the target: steps are too coarse, or other work on "
-            "this machine disturbs the clock"
+            f"{wanted}: {trial.share - 1:.1%} over the target; none of the plans tried ({trial.tried}) came below it"
+        )
+    elif not trial.hit and len(budgets) == 1:
+        notes.append(
+            f"{wanted}: none of the plans tried ({trial.tried}) came within 5 % below the target: steps are too "
+            "coarse, what is kept by hand is faster already, or other work on this machine disturbs the clock"
         )
     costs = {**trial.plan.costs, "latency": Cost(*(round(t.median_ms * PER_MILLISECOND) for t in (dense, cut)))}
     return replace(trial.plan, costs=costs, budgets=tuple(map(str, budgets)), notes=(*trial.plan.notes, *notes))
+
+
+def _bound_elsewhere(trial: Trial, budgets: Sequence[Budget]) -> bool:
+    """Tell whether a plan is fast enough and ends within 1 % of the dense cost below another budget: none is slower."""
+    costs = {b: trial.plan.costs[b.quantity] for b in budgets if b.quantity in trial.plan.costs}
+    gaps = ((b.limit(c.before) - c.after, c.before) for b, c in costs.items() if b.quantity != "latency")
+    return trial.share <= 1 and any(gap * 100 <= dense for gap, dense in gaps)
 
 
 def _planned(budgets: Sequence[Budget], planner: Planner, model: LatencyModel, dense_ms: float) -> Plan:

@@ -39,7 +39,7 @@ def plan_within_latency(
     budgets: Sequence[Budget],
     setting: LatencySetting,
     score: str | Score | type[Score],
-    make: Callable[[Score, Sequence[Budget]], Plan],
+    make: Callable[..., Plan],
 ) -> Plan:
     """Measure this machine's layers, and return a plan whose cut copy was measured to meet its latency budget.
 
@@ -48,12 +48,15 @@ def plan_within_latency(
         budgets: one of them on ``latency``.
         setting: what the latency refers to.
         score: what ranks the units.
-        make: makes a plan from a score and budgets, all else being settled.
+        make: makes a plan from a score, budgets and, where another than the user's is meant, an allocation.
 
     Raises:
         CutbackError: see ``cutback.plan``.
     """
     remembered = Remembered(graph, score)
+    others = [budget for budget in budgets if budget.quantity != "latency"]
+    if others:  # refused before anything is timed; what is reachable depends on no allocation
+        make(remembered, others, "uniform")
     model = LatencyModel(graph, setting)
     trial = plan_to_latency(graph, budgets, lambda given: make(remembered, given), model, clock_in(graph, setting))
     return noted(trial, budgets, setting.describe(graph.inputs.tensors()[0].device))

@@ -7,12 +7,15 @@ H. Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017, section 3.2: 
 import hashlib
 import json
 import math
+from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from cutback.errors import InvalidBudget, UserMistake
@@ -60,7 +63,8 @@ def sensitivity(
         score: see ``plan``.
         processes: evaluate in so many processes, of one thread each (on the CPU, where the system can fork).
         cache: folder in which results are kept, so that a scan that was interrupted goes on; ``None`` for nowhere.
-        label: says what is evaluated on: results are kept by it and by the model's weights.
+        label: says what is evaluated on and how: results are kept by it, by the model's weights and by the recorded
+            forward pass, not by what ``evaluate`` does.
         told: called with how many of how many evaluations are done, and with the group.
 
     Raises:
@@ -83,7 +87,7 @@ def sensitivity(
     if processes < 1:
         raise UserMistake(f"a scan needs at least 1 process, not {processes}")
     trials = [_Trial("", 0.0, None), *_trials(graph, ratios, score)]
-    found = Found.opened(cache, graph.model, label)
+    found = Found.opened(cache, graph, label)
     missing = {trial.key: trial for trial in trials if trial.key not in found.accuracies}
     evaluated = _evaluated(graph.model, evaluate, list(missing.values()), processes)
     for number, (trial, accuracy) in enumerate(evaluated, start=1):
@@ -117,16 +121,33 @@ def _trials(graph: Graph, ratios: Sequence[float], score: str | Score | type[Sco
     """Yield the trials of each group that can shrink alone."""
     scores = score_groups(graph, score)
     for number, group in enumerate(graph.groups):
+        tried = 0
         for ratio in sorted(set(ratios)):
-            keep = max(math.floor(group.units * (1 - Fraction(repr(float(ratio))))), 1)
-            try:
-                choices, _ = choices_of(graph, {number: keep}, only_settled=True, share=None, limits=Limits())
-            except InvalidBudget:
-                break  # a balance forbids it; the groups it is balanced with take it along
-            levels = torch.zeros(len(choices), dtype=torch.int64).numpy()
-            units = best_of([choice.scored_by(scores) for choice in choices], levels, len(graph.groups))
-            names = (each.name for each in graph.groups)
-            yield _Trial(group.name, ratio, plan_for(graph, dict(zip(names, units, strict=True)), scores=scores))
+            units = _units(graph, scores, number, max(math.floor(group.units * (1 - Fraction(repr(float(ratio))))), 1))
+            if units is None:
+                break  # a balance needs more of it, and more still at greater ratios
+            tried += 1
+            yield _Trial(group.name, ratio, plan_for(graph, units, scores=scores))
+        if not tried:  # so that it has a curve: at the lowest width that its balance permits
+            narrower = range(1, group.units)
+            lowest = 1 + bisect(narrower, 0, key=lambda keep, at=number: _units(graph, scores, at, keep) is not None)
+            units = _units(graph, scores, number, lowest) if lowest < group.units else None
+            if units is not None:
+                removed = 1 - len(units[group.name]) / group.units
+                yield _Trial(group.name, removed, plan_for(graph, units, scores=scores))
+
+
+def _units(
+    graph: Graph, scores: Sequence[NDArray[np.float64]], number: int, keep: int
+) -> dict[str, tuple[int, ...]] | None:
+    """Return which units stay where so many of one group stay at most; ``None`` where its balance needs more."""
+    try:
+        choices, _ = choices_of(graph, {number: keep}, only_settled=True, share=None, limits=Limits())
+    except InvalidBudget:
+        return None
+    levels = np.zeros(len(choices), dtype=np.int64)
+    units = best_of([choice.scored_by(scores) for choice in choices], levels, len(graph.groups))
+    return {group.name: stay for group, stay in zip(graph.groups, units, strict=True)}
 
 
 def _name(score: object) -> str:

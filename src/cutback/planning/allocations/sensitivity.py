@@ -46,5 +46,7 @@ class SensitivityGuided(Allocation):
         for number in np.unique(owner).tolist():
             group = task.graph.groups[number]
             left = choice.counts[1:, owner == number].sum(axis=1) / group.units
+            if left.min() == 1:  # it stays whole, so that a scan has no curve of it
+                continue
             losses = np.maximum(losses, [self.sensitivity.loss(group.name, 1 - share) for share in left.tolist()])
         return losses
