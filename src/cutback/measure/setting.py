@@ -79,7 +79,7 @@ def environment(device: torch.device, threads: int) -> dict[str, str | int]:
         "torch": torch.__version__,
         "threads": threads,
         "float32": torch.get_float32_matmul_precision(),
-        "mkldnn": torch.backends.mkldnn.enabled,  # type: ignore[dict-item] (set by the module's own class)
+        "mkldnn": bool(torch.backends.mkldnn.enabled),
     }
     if device.type == "cuda":
         cudnn = torch.backends.cudnn

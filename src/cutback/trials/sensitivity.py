@@ -59,7 +59,8 @@ def sensitivity(
     Args:
         graph: from ``trace``.
         evaluate: returns the accuracy in 0..1 of a model in eval mode, on validation data.
-        ratios: shares of a group's units that are removed; ``floor(units * (1 - ratio))`` of them stay, at least one.
+        ratios: shares of a group's units that are removed; ``floor(units * (1 - ratio))`` of them stay, at least one,
+            and fewer where a balance asks for it. Where it permits none of the ratios, its lowest width is tried.
         score: see ``plan``.
         processes: evaluate in so many processes, of one thread each (on the CPU, where the system can fork).
         cache: folder in which results are kept, so that a scan that was interrupted goes on; ``None`` for nowhere.
