@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
+import cutback
 from cutback.gates import SITES, Gates
 from tests.gates.networks import BATCH, IMAGES, LABELS, UNITS, relative, traced, two_blocks
+from tests.helpers import image, randomised
 
 
 def read(model, site, **options):
@@ -101,3 +104,50 @@ def test_places_can_be_taken_apart_and_nothing_stays_in_any_grad():
     expected = read(two_blocks(), "stream")
     for name, found in parts.items():
         assert relative(sum(found), expected[name]) < 1e-12
+
+
+class Rectified(nn.Module):
+    """Rectifies in place what something else reads too, itself or a view of it."""
+
+    def __init__(self, how, *, inplace):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.head, self.how, self.inplace = nn.Linear(6, 4), how, inplace
+
+    def forward(self, images):
+        y = self.norm(self.stem(images))
+        beside = y.mean((2, 3)) if self.how == "read" else 0
+        viewed = y.view(y.shape) if self.how == "viewed" else y
+        beside = y.exp().mean((2, 3)) if self.how == "viewed" else beside
+        after = F.relu(viewed, inplace=self.inplace)
+        return self.head(after.mean((2, 3)) + beside)
+
+
+@pytest.mark.parametrize("how", ["read", "viewed"])
+def test_what_is_rectified_in_place_is_read_as_it_was(how):
+    plain, inplace = (randomised(Rectified(how, inplace=inplace)).double().eval() for inplace in (False, True))
+    expected, found = read(plain, "norm"), read(inplace, "norm")
+    assert relative(found["stem"], expected["stem"]) < 1e-12
+
+
+def test_gradients_keep_their_precision_where_backward_runs_under_autocast():
+    model = two_blocks().float().eval()
+    found = []
+    for inside in (False, True):
+        with Gates(cutback.trace(model, image())) as gates:
+            loss = F.cross_entropy(model(IMAGES.float()), LABELS)
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=inside):
+                loss.backward()
+            found.append(gates.take())
+    for name in UNITS:
+        assert found[1][name].dtype == torch.float32
+        assert relative(found[1][name], found[0][name]) < 1e-2  # the backward pass of the head rounds
+
+
+def test_roots_of_passes_that_are_not_differentiated_are_not_kept():
+    model = two_blocks().requires_grad_(False)
+    with Gates(traced(model), "stream") as gates:
+        model(IMAGES)
+        count = len(gates.roots)
+        model(IMAGES)
+        assert len(gates.roots) == count > 0

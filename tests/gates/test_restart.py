@@ -115,3 +115,40 @@ def test_masks_of_different_numbers_are_refused():
     run = Restarts(traced(two_blocks().eval())).on(IMAGES)
     with pytest.raises(UserMistake, match=r"masks of \[2, 3\] rows"):
         run.masked({"stem": torch.ones(2, 6), "first": torch.ones(3, 5)})
+
+
+class Conditioned(nn.Module):
+    """Adds a learned vector, the same for all samples, to the maps of a convolution; with numbers, one a sample."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.project = nn.Embedding(3, 4), nn.Linear(4, 6)
+        self.stem, self.head = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 2, 6)
+
+    def forward(self, images, classes=None):
+        classes = torch.zeros(1, dtype=torch.long) if classes is None else classes
+        shift = self.project(F.relu(self.embedding(classes)))
+        return self.head(F.relu(self.stem(images) + shift[:, :, None, None])).flatten(1)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_masks_on_what_belongs_to_no_sample_run_one_at_a_time(given):
+    model = randomised(Conditioned()).double().eval()
+    inputs = (IMAGES, torch.tensor([0, 1, 2, 0, 1])) if given else (IMAGES,)
+    graph = cutback.trace(model, (image().double(), torch.tensor([0, 1])) if given else image().double())
+    run = Restarts(graph).on(inputs)
+    names = [group.name for group in graph.groups if group.units == 4]
+    assert names
+    masks = {names[0]: 1 - torch.eye(4).double()}
+    expected = one_by_one(graph, inputs, masks)
+    assert relative(torch.cat(run.each(masks)), expected) < 1e-12
+    rows = expected.unflatten(0, (4, BATCH))
+    assert all(not torch.allclose(rows[0], other) for other in rows[1:])
+    with pytest.raises(Ungatable, match=r"no samples can be told apart at project.*one mask at a time|do not grow"):
+        run.masked(masks)
+    with Gates(graph, reading=False) as gates:
+        gates.mask({names[0]: torch.rand(BATCH, 4)})
+        with pytest.raises(Ungatable, match="no samples can be told apart at project"):
+            model(*inputs)
+    with Gates(graph, groups=names), pytest.raises(Ungatable, match="no samples can be told apart at project"):
+        model(*inputs)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cutback.errors import UserMistake
+from cutback.errors import Ungatable, UserMistake
 from cutback.gates.places import Place
 from cutback.gates.rows import Rows
 
@@ -49,6 +49,9 @@ class Factors:
 
         Returns:
             ``None`` where no factor is given for any of its units.
+
+        Raises:
+            Ungatable: the activation belongs to no sample, and factors of samples differ.
         """
         if place not in self._layouts:
             self._layouts[place] = self._layout(place)
@@ -64,7 +67,13 @@ class Factors:
         wide = [table if table.dim() == 2 else table.expand(count, -1) for table in tables]
         picked = torch.cat([tables[0].new_ones(count, 1), *wide], 1)[:, index]
         where = rows()
-        if where.dimension is None:  # a single sample
+        if where.dimension is None:
+            # A single sample; or nothing that inputs reach as numbers: a learned constant, an embedding of integers.
+            if count > 1 and (picked.requires_grad or not torch.equal(picked, picked[:1].expand_as(picked))):
+                raise Ungatable(
+                    f"no samples can be told apart at {place.where}, so they cannot have factors of their own; use one "
+                    "factor for the whole batch (one mask at a time)"
+                )
             return picked[0].view(place.group.shape)
         others = [size for d, size in enumerate(place.group.shape) if d != where.dimension]
         return where.scattered(picked).view(-1, *others).movedim(0, where.dimension)

@@ -147,7 +147,8 @@ class Gates:
     def roots(self) -> list[Tensor]:
         """The leaves at which the present pass begins to be differentiated, where no parameter learns.
 
-        ``torch.autograd.grad(loss, gates.roots)`` passes all gates and leaves nothing in any ``grad``.
+        ``torch.autograd.grad(loss, gates.roots, allow_unused=True)`` passes all gates and leaves nothing in any
+        ``grad``.
         """
         return [] if self._reader is None else self._reader.roots
 

@@ -47,7 +47,7 @@ def standing(live: LiveCapture, places: Sequence[Place]) -> Standing:
     for place, source in zip(places, sources, strict=True):
         at = live.calls[place.call] if place.argument else source
         shared = bool(place.argument) and given.count(_alike(place, source)) > 1
-        found.setdefault(at, []).append(Stand(place, source, shared, _rewritten(source, place)))
+        found.setdefault(at, []).append(Stand(place, source, shared, _rewritten(source, place, alone=True)))
     return found
 
 
@@ -180,11 +180,18 @@ def _alike(place: Place, source: fx.Node) -> tuple[fx.Node, bytes, bytes]:
     return source, place.group.tobytes(), place.unit.tobytes()
 
 
-def _rewritten(source: fx.Node, place: Place) -> bool:
+def _rewritten(source: fx.Node, place: Place, *, alone: bool) -> bool:
     """Say whether a value that is read is written over later.
 
-    What ``relu_`` leaves of a result serves as well: where it writes zeros the gradient is zero too.
+    What ``relu_`` leaves of a result serves as well if nothing else reads that: where it writes zeros the gradient is
+    zero too.
+
+    Args:
+        source: the value, or what shares its memory.
+        place: where it is read.
+        alone: whether nothing else uses what ``source`` shares the memory of.
     """
+    alone = alone and len(source.users) == 1
     for user in source.users:
         schema = getattr(user.target, "_schema", None)
         if schema is None:
@@ -195,8 +202,8 @@ def _rewritten(source: fx.Node, place: Place) -> bool:
             if not aliased or given is not source:
                 continue
             if argument.alias_info.is_write:
-                if operator_of(user) != "aten::relu" or place.argument is not None:
+                if operator_of(user) != "aten::relu" or place.argument is not None or not alone:
                     return True
-            elif _rewritten(user, place):
+            elif _rewritten(user, place, alone=alone):
                 return True
     return False

@@ -43,6 +43,8 @@ class Reader:
                 f"gate gradients of {self._count} samples wait while {count} samples are run: call take() after each "
                 "backward pass"
             )
+        if not self._gathered:  # the pass before was not differentiated, or has been taken
+            self.roots = []
         self._count = count
 
     def read(self, place: Place, gated: Tensor, activation: Tensor, rows: Rows) -> None:
@@ -58,7 +60,10 @@ class Reader:
             Ungatable: it belongs to no sample, though there are several.
         """
         if rows.dimension is None and self._count != 1:
-            raise Ungatable(f"what is computed at {place.where} is the same for all samples, and has no row for each")
+            raise Ungatable(
+                f"no samples can be told apart at {place.where}, so its gates have no gradient for each of "
+                f"{self._count}; leave its groups out, or run one sample at a time"
+            )
         self._like = activation
         gated.register_hook(lambda gradient: self._gather(place, activation, gradient, rows))
 
@@ -119,7 +124,8 @@ def _products(place: Place, activation: Tensor, gradient: Tensor, rows: Rows) ->
     ahead = [] if rows.dimension is None else [rows.dimension]
     letters = _LETTERS[: activation.dim()]
     result = "".join(letters[d] for d in ahead + kept)
-    summed = torch.einsum(f"{letters},{letters}->{result}", activation, gradient)
+    with torch.autocast(activation.device.type, enabled=False):  # which is on where backward is called inside it
+        summed = torch.einsum(f"{letters},{letters}->{result}", activation, gradient)
     if rows.dimension is None:
         return summed.reshape(1, -1)
     return rows.gathered(summed.reshape(len(summed), -1))

@@ -10,7 +10,7 @@ from cutback.gates.factors import Factors
 from cutback.gates.live import LiveCapture, captured, key_of
 from cutback.gates.passing import Passing, standing
 from cutback.gates.places import find_places
-from cutback.gates.rows import RowMap, row_map
+from cutback.gates.rows import RowMap, Rows, row_map
 from cutback.gates.walking import Walk
 from cutback.graph.capture import module_path, operator_of
 from cutback.graph.clone import state_tensors
@@ -102,7 +102,14 @@ class Restart:
         return filled(self._live.capture.returned, self._started().finish())
 
     def each(self, masks: Mapping[str, Tensor]) -> list[object]:
-        """Return what the model returns for the batch with each mask, one after the other; see ``masked``."""
+        """Return what the model returns for the batch with each mask, one after the other; see ``masked``.
+
+        Where a mask stands at what belongs to no sample, a learned constant say, it takes one pass a mask.
+        """
+        count = min(map(len, masks.values()), default=0)
+        if count > 1 and self._meets_constants(masks):
+            alone = [{name: mask[n : n + 1] for name, mask in masks.items()} for n in range(count)]
+            return [result for single in alone for result in self.each(single)]
         together = list(tensors_in(self.masked(masks)))
         returned = self._live.capture.returned
         parts = [self._parts(t, node) for t, node in zip(together, self._live.capture.results, strict=True)]
@@ -121,7 +128,8 @@ class Restart:
 
         Raises:
             UserMistake: there is no mask, or not equally many for every group.
-            Ungatable: samples meet behind the masks, or some activation's rows do not belong to one sample each.
+            Ungatable: samples meet behind the masks, or some activation's rows do not belong to one sample each, or to
+                none, so that masks there cannot differ.
         """
         counts = {len(mask) for mask in masks.values()}
         if len(counts) != 1:
@@ -136,6 +144,12 @@ class Restart:
         start = wide.capture.nodes.index(wide.calls[first])
         walk = Walk(wide.capture, self._values(wide, first, start, count), start)
         return filled(wide.capture.returned, walk.finish(passing.call))
+
+    def _meets_constants(self, names: Iterable[str]) -> bool:
+        """Say whether masks of groups stand at some place that belongs to no sample."""
+        numbers = [self._names.index(name) for name in names]
+        rows = self._restarts.row_map(self._live.traced).places
+        return any(rows[place] == Rows(None) for place in self._places if place.has(numbers))
 
     def _parts(self, output: Tensor, node: fx.Node) -> Sequence[Tensor]:
         """Return an output of copies of the batch for each copy."""

@@ -157,5 +157,6 @@ def put_together(graph: Graph, places: Sequence[Place], rated: Sequence[Tensor],
                     raise Ungatable(f"only some channels of group {group.name} pass {place.where}")
                 parts.append(values.cpu()[torch.from_numpy(order)].view(group.units, -1))
                 depths.append(until.get(calls[place.call], 0))
-        result[group.name] = aggregated(parts, aggregate, depths)
+        runs = len(parts) > 0  # what runs in train mode alone scores zero
+        result[group.name] = aggregated(parts, aggregate, depths) if runs else torch.zeros(group.units).double()
     return result

@@ -1,8 +1,8 @@
 """Statistics of what a layer returns, before its norm and its activation.
 
-H. Li et al., "Pruning Filters for Efficient ConvNets", 2016 (ICLR 2017), section 4.2: over the maps ``x_n`` of the
-images ``n``, with the whole training set as the images. Variance of the norm: from A. Polyak, L. Wolf, "Channel-level
-Acceleration of Deep Face Representations", 2015.
+H. Li et al., "Pruning Filters for Efficient ConvNets", 2016 (ICLR 2017), comparison with activation-based feature map
+pruning: over the maps ``x_n`` of the images ``n``, with the whole training set as the images. Variance of the norm:
+from A. Polyak, L. Wolf, "Channel-level Acceleration of Deep Face Representations", 2015.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _NEEDS = ("activations",)
 class MeanMean(ActivationScore):
     """Mean over images of each map's mean, signed."""
 
-    about = About("Li 2016, section 4.2", needs=_NEEDS)
+    about = About("Li 2016, activation-based feature map pruning", needs=_NEEDS)
     site = "output"
 
     def measure(self, maps: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ class MeanStd(ActivationScore):
     That of all positions of a map, without Bessel's correction: 0 where there is one.
     """
 
-    about = About("Li 2016, section 4.2", needs=_NEEDS, lowest=("dead",))
+    about = About("Li 2016, activation-based feature map pruning", needs=_NEEDS, lowest=("dead",))
     site = "output"
 
     def measure(self, maps: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ class MeanStd(ActivationScore):
 class MeanL1(ActivationScore):
     """Mean over images of each map's sum of |x|."""
 
-    about = About("Li 2016, section 4.2", needs=_NEEDS, lowest=("dead",))
+    about = About("Li 2016, activation-based feature map pruning", needs=_NEEDS, lowest=("dead",))
     site = "output"
 
     def measure(self, maps: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class MeanL1(ActivationScore):
 class MeanL2(ActivationScore):
     """Mean over images of each map's Euclidean norm."""
 
-    about = About("Li 2016, section 4.2", needs=_NEEDS, lowest=("dead",))
+    about = About("Li 2016, activation-based feature map pruning", needs=_NEEDS, lowest=("dead",))
     site = "output"
 
     def measure(self, maps: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cutback.graph.clone import state_tensors
+from cutback.graph.clone import parameters_by_name, state_tensors
 from cutback.graph.graph import Graph, Group, Slot
 from cutback.scores.aggregation import aggregated, check_aggregate, layers_before
 
@@ -60,6 +60,30 @@ class FilterScore:
         """Return the scores, ``(units,)`` for each group."""
         states = state_tensors(graph.model)
         return over_filters(graph, lambda slot: self.rate(slices_of(states[slot.state], slot)), self.aggregate)
+
+
+def weights_of(graph: Graph) -> dict[str, Tensor]:
+    """Return the parameters that make the channels of groups, by name; no buffers, which have no gradient."""
+    parameters = parameters_by_name(graph.model)
+    made = dict.fromkeys(slot.state for group in graph.groups for slot in producers(group))
+    return {name: parameters[name].detach() for name in made if name in parameters}
+
+
+def summed(graph: Graph, products: Mapping[str, Tensor], aggregate: str) -> dict[str, Tensor]:
+    """Return the scores of units, ``(units,)`` for each group: what each weight is worth, summed over filters.
+
+    Args:
+        graph: the traced model.
+        products: of the shape of each parameter, by name; what is missing, such as a buffer, is worth nothing.
+        aggregate: one of ``AGGREGATES``.
+    """
+    states = state_tensors(graph.model)
+
+    def rate(slot: Slot) -> Tensor:
+        values = products[slot.state] if slot.state in products else torch.zeros_like(states[slot.state]).double()
+        return slices_of(values, slot).sum(1)
+
+    return over_filters(graph, rate, aggregate)
 
 
 def over_filters(graph: Graph, rate: Callable[[Slot], Tensor], aggregate: str) -> dict[str, Tensor]:

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from cutback.graph.graph import Graph
 from cutback.scores.catalogue import About, scores
-from cutback.scores.data import over_ranks, seen
-from cutback.scores.gradient import GradientScore, device_of, joined, parted, places_of, read_gates
+from cutback.scores.data import device_of, over_ranks, seen
+from cutback.scores.gradient import GradientScore, joined, parted, places_of, read_gates
 
 _NEEDS = ("activations", "gradients", "labels")
 

@@ -108,7 +108,7 @@ def read_gates(
     with to_differentiate(graph, training=score.training, learning=False) as copy, Gates(copy, site) as gates:
         for inputs, labels in batches_of(copy, score.loader):
             loss = loss_of(copy.model, score.loss, inputs, labels)
-            torch.autograd.grad(loss, gates.roots)
+            torch.autograd.grad(loss, gates.roots, allow_unused=True)
             see(gates.take_apart())
 
 
@@ -136,10 +136,10 @@ def sample_count(inputs: Inputs) -> int:
 
 
 def places_of(graph: Graph, site: str, *, training: bool) -> Mapping[str, int]:
-    """Return at how many places of a site each group has gates, in one mode."""
+    """Return at how many places of a site each group has gates in one mode; at least 1."""
     number = next((n for n, each in enumerate(graph.captures) if each.training == training), 0)
     places = Gates(graph, site, reading=False).places[number]
-    return {group.name: sum(place.has([n]) for place in places) for n, group in enumerate(graph.groups)}
+    return {group.name: max(1, sum(place.has([n]) for place in places)) for n, group in enumerate(graph.groups)}
 
 
 def joined(values: Mapping[str, Tensor], graph: Graph) -> Tensor:
@@ -227,6 +227,8 @@ def differentiated(
         create_graph: whether the derivatives are to be differentiated in turn.
         retain_graph: whether the loss is to be differentiated again; by default where ``create_graph`` is set.
     """
+    if not loss.requires_grad:  # a gradient that is constant has a Hessian of zeros
+        return tuple(torch.zeros_like(tensor) for tensor in tensors)
     return torch.autograd.grad(
         loss,
         list(tensors),
@@ -246,11 +248,6 @@ def unflattened(values: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]
     """Take one row apart into tensors of the shapes of others."""
     parts = values.split([tensor.numel() for tensor in like.values()])
     return {name: part.view(tensor.shape) for (name, tensor), part in zip(like.items(), parts, strict=True)}
-
-
-def device_of(graph: Graph) -> torch.device:
-    """Return the device of a graph's model."""
-    return next((tensor.device for tensor in parameters_by_name(graph.model).values()), torch.device("cpu"))
 
 
 def mean_gradient(

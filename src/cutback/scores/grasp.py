@@ -15,10 +15,10 @@ from torch import Tensor
 
 from cutback.errors import UserMistake
 from cutback.graph.clone import parameters_by_name
-from cutback.graph.graph import Graph, Slot
+from cutback.graph.graph import Graph
 from cutback.scores.aggregation import check_aggregate
 from cutback.scores.catalogue import About, scores
-from cutback.scores.filters import over_filters, producers, slices_of
+from cutback.scores.filters import summed, weights_of
 from cutback.scores.gradient import GradientScore, mean_gradient, unflattened
 
 
@@ -49,7 +49,7 @@ class GraSP(GradientScore):
         """
         if not graph.groups:
             return {}
-        made = {slot.state for group in graph.groups for slot in producers(group)}
+        made = weights_of(graph)
         weights = {
             name: parameter.detach()
             for name, parameter in parameters_by_name(graph.model).items()
@@ -63,8 +63,4 @@ class GraSP(GradientScore):
                 "a DataLoader"
             )
         found = unflattened(product, weights)
-
-        def rate(slot: Slot) -> Tensor:
-            return slices_of(found[slot.state] * weights[slot.state], slot).sum(1)
-
-        return over_filters(graph, rate, self.aggregate)
+        return summed(graph, {name: found[name] * weights[name] for name in weights}, self.aggregate)

@@ -1,7 +1,7 @@
 """How much a channel's maps tell.
 
-M. Lin et al., "HRank: Filter Pruning using High-Rank Feature Map", CVPR 2020, equation 4: the mean rank of a channel's
-feature maps.
+M. Lin et al., "HRank: Filter Pruning using High-Rank Feature Map", CVPR 2020, section "HRank": the mean rank of a
+channel's feature maps.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class HRank(ActivationScore):
     two dimensions all but the last are put together.
     """
 
-    about = About("Lin 2020, equation 4", needs=("activations",), lowest=("dead",))
+    about = About("Lin 2020, rank of feature maps", needs=("activations",), lowest=("dead",))
 
     def measure(self, maps: Tensor) -> Tensor:
         """Return ``sum_n rank(x_n)`` for maps ``(N, C, ...)``."""

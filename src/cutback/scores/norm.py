@@ -1,7 +1,7 @@
 """Norms of filters: what a filter weighs, without any data.
 
-H. Li et al., "Pruning Filters for Efficient ConvNets", 2016 (ICLR 2017): section 3.1 (``s_j = sum |W[j]|``), section
-4.1 (the Euclidean norm, and the largest first as a control).
+H. Li et al., "Pruning Filters for Efficient ConvNets", 2016 (ICLR 2017): section 3.1 (``s_j = sum |W[j]|``); the
+Euclidean norm, and the largest first as a control, are compared with it there.
 """
 
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class L1(FilterNorm):
 class L2(FilterNorm):
     """Euclidean norm of each filter."""
 
-    about = About("Li 2016, section 4.1", lowest=("dead",))
+    about = About("Li 2016, comparison with the L2 norm", lowest=("dead",))
 
     def rate(self, filters: Tensor) -> Tensor:
         """Return ``sqrt(sum w^2)`` of each filter ``(C, K)``."""
@@ -69,7 +69,7 @@ class LInf(FilterNorm):
 class Largest(FilterScore):
     """Minus the sum of absolute weights: a control."""
 
-    about = About("Li 2016, section 4.1")
+    about = About("Li 2016, comparison with random and largest filters")
 
     def rate(self, filters: Tensor) -> Tensor:
         """Return ``-sum |w|`` of each filter ``(C, K)``."""

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from cutback.gates import Restart, Restarts
-from cutback.graph.clone import parameters_by_name, random_state_kept, set_training
+from cutback.graph.clone import random_state_kept, set_training
 from cutback.graph.graph import Graph
 from cutback.scores.catalogue import About, scores
-from cutback.scores.data import batches_of, over_ranks, seen
+from cutback.scores.data import batches_of, device_of, over_ranks, seen
 
 
 @scores.register("oracle")
@@ -51,7 +51,7 @@ class Oracle:
         if not graph.groups:
             return {}
         model, count = graph.model, 0
-        device = next((tensor.device for tensor in parameters_by_name(model).values()), torch.device("cpu"))
+        device = device_of(graph)
         changes = {group.name: torch.zeros(group.units, dtype=torch.float64) for group in graph.groups}
         restarts = Restarts(graph)
         modes = set_training(model, False)

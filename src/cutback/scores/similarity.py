@@ -34,7 +34,7 @@ class GeometricMedian(FilterScore):
 class CosineRedundancy(FilterScore):
     """Cosine distance to the nearest filter of the layer.
 
-    Of twins both score 0, and so does a filter of zeros.
+    Of twins both score 0 up to rounding, and a filter of zeros scores 0.
     """
 
     about = About("Ayinde & Zurada 2018", lowest=("dead", "duplicate"))

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from cutback.graph.clone import parameters_by_name
-from cutback.graph.graph import Graph, Slot
+from cutback.graph.graph import Graph
 from cutback.scores.aggregation import check_aggregate
 from cutback.scores.catalogue import About, scores
-from cutback.scores.filters import over_filters, producers, slices_of
+from cutback.scores.filters import summed, weights_of
 from cutback.scores.gradient import GradientScore, mean_gradient, unflattened
 
 
@@ -45,13 +44,7 @@ class SNIP(GradientScore):
         """
         if not graph.groups:
             return {}
-        slots = dict.fromkeys(slot for group in graph.groups for slot in producers(group))
-        parameters = parameters_by_name(graph.model)
-        weights = {slot.state: parameters[slot.state].detach() for slot in slots}
+        weights = weights_of(graph)
         gradient, _ = mean_gradient(self, graph, weights)
         found = unflattened(gradient, weights)
-
-        def rate(slot: Slot) -> Tensor:
-            return slices_of((found[slot.state] * weights[slot.state]).abs(), slot).sum(1)
-
-        return over_filters(graph, rate, self.aggregate)
+        return summed(graph, {name: (found[name] * weights[name]).abs() for name in weights}, self.aggregate)

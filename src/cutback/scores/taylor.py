@@ -24,8 +24,9 @@ from torch import Tensor
 
 from cutback.graph.graph import Graph
 from cutback.scores.catalogue import About, scores
+from cutback.scores.data import device_of
 from cutback.scores.fisher import SampleScore
-from cutback.scores.gradient import BatchMean, GradientScore, device_of, joined, parted, places_of, read_gates
+from cutback.scores.gradient import BatchMean, GradientScore, joined, parted, places_of, read_gates
 
 _NEEDS = ("activations", "gradients", "labels")
 

@@ -18,11 +18,10 @@ from cutback.gates import Gates
 from cutback.graph.clone import parameters_by_name
 from cutback.graph.graph import Graph
 from cutback.scores.catalogue import About, scores
-from cutback.scores.data import batches_of
+from cutback.scores.data import batches_of, device_of
 from cutback.scores.gradient import (
     BatchMean,
     GradientScore,
-    device_of,
     differentiated,
     loss_of,
     parted,

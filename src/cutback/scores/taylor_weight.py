@@ -7,14 +7,12 @@ weights ``s`` of a filter, with the gradient ``g`` of a minibatch's loss; averag
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from cutback.graph.clone import parameters_by_name
 from cutback.graph.graph import Graph
 from cutback.scores.aggregation import check_aggregate
 from cutback.scores.catalogue import About, scores
-from cutback.scores.filters import over_filters, producers, slices_of
+from cutback.scores.filters import summed, weights_of
 from cutback.scores.gradient import BatchMean, GradientScore, differentiated, flattened, read_weights, unflattened
 
 
@@ -46,20 +44,16 @@ class TaylorWeight(GradientScore):
         """
         if not graph.groups:
             return {}
-        slots = list(dict.fromkeys(slot for group in graph.groups for slot in producers(group)))
-        weights = {slot.state: parameters_by_name(graph.model)[slot.state].detach() for slot in slots}
+        weights = weights_of(graph)
 
         def rate(gradient: Tensor) -> Tensor:
             found = unflattened(gradient, weights)
-            squares = {name: (found[name] * weight.double()).square() for name, weight in weights.items()}
-            return torch.cat([slices_of(squares[slot.state], slot).sum(1) for slot in slots])
+            return flattened((found[name] * weight.double()).square() for name, weight in weights.items())
 
-        mean = BatchMean(torch.cat([weight.flatten() for weight in weights.values()]), rate)
+        mean = BatchMean(flattened(weights.values()), rate)
 
         def see(count: int, parameters: Mapping[str, Tensor], loss: Tensor) -> None:
             mean.add(count, flattened(differentiated(loss, [parameters[name] for name in weights])))
 
         read_weights(self, graph, see)
-        sizes = [len(slices_of(weights[slot.state], slot)) for slot in slots]
-        rated = dict(zip(slots, mean.mean().split(sizes), strict=True))
-        return over_filters(graph, rated.__getitem__, self.aggregate)
+        return summed(graph, unflattened(mean.mean(), weights), self.aggregate)
