@@ -21,7 +21,7 @@ _NEEDS = ("activations",)
 class MeanMean(ActivationScore):
     """Mean over images of each map's mean, signed."""
 
-    about = About("Li 2016, activation-based feature map pruning", needs=_NEEDS)
+    about = About("Li 2016, activation-based pruning", needs=_NEEDS)
     site = "output"
 
     def measure(self, maps: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ class MeanStd(ActivationScore):
     That of all positions of a map, without Bessel's correction: 0 where there is one.
     """
 
-    about = About("Li 2016, activation-based feature map pruning", needs=_NEEDS, lowest=("dead",))
+    about = About("Li 2016, activation-based pruning", needs=_NEEDS, lowest=("dead",))
     site = "output"
 
     def measure(self, maps: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ class MeanStd(ActivationScore):
 class MeanL1(ActivationScore):
     """Mean over images of each map's sum of |x|."""
 
-    about = About("Li 2016, activation-based feature map pruning", needs=_NEEDS, lowest=("dead",))
+    about = About("Li 2016, activation-based pruning", needs=_NEEDS, lowest=("dead",))
     site = "output"
 
     def measure(self, maps: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class MeanL1(ActivationScore):
 class MeanL2(ActivationScore):
     """Mean over images of each map's Euclidean norm."""
 
-    about = About("Li 2016, activation-based feature map pruning", needs=_NEEDS, lowest=("dead",))
+    about = About("Li 2016, activation-based pruning", needs=_NEEDS, lowest=("dead",))
     site = "output"
 
     def measure(self, maps: Tensor) -> Tensor:

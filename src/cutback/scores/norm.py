@@ -45,7 +45,7 @@ class L1(FilterNorm):
 class L2(FilterNorm):
     """Euclidean norm of each filter."""
 
-    about = About("Li 2016, comparison with the L2 norm", lowest=("dead",))
+    about = About("Li 2016, compared with the L2 norm", lowest=("dead",))
 
     def rate(self, filters: Tensor) -> Tensor:
         """Return ``sqrt(sum w^2)`` of each filter ``(C, K)``."""
@@ -69,7 +69,7 @@ class LInf(FilterNorm):
 class Largest(FilterScore):
     """Minus the sum of absolute weights: a control."""
 
-    about = About("Li 2016, comparison with random and largest filters")
+    about = About("Li 2016, random and largest filters")
 
     def rate(self, filters: Tensor) -> Tensor:
         """Return ``-sum |w|`` of each filter ``(C, K)``."""
