@@ -82,7 +82,7 @@ class _State:
 
 
 def resolved(graph: Graph, assumptions: Sequence[Assumption]) -> Graph:
-    """Check every size that is to follow a cut, see ``checked``; where heads cannot become narrower, whole ones go.
+    """Check every size that is to follow a cut, one by one; where heads cannot become narrower, whole ones go.
 
     Args:
         graph: the traced model.
@@ -91,20 +91,20 @@ def resolved(graph: Graph, assumptions: Sequence[Assumption]) -> Graph:
     Raises:
         CaptureError: the narrower model fails whatever stays.
     """
-    found = checked(graph, assumptions)
+    found = _checked(graph, assumptions)
     fixed = of_fixed_width(found)
     if not fixed:
         return found
     whole = frozenset(graph.coupling.whole) | fixed
     again = couple(graph.model, graph.inputs, graph.captures, None, whole, train_failure=graph.train_failure)
     try:
-        other = checked(*again)
+        other = _checked(*again)
     except CaptureError:
         return found
     return min((found, other), key=lambda each: sum(layer.channels for layer in each.kept))
 
 
-def checked(graph: Graph, assumptions: Sequence[Assumption]) -> Graph:
+def _checked(graph: Graph, assumptions: Sequence[Assumption]) -> Graph:
     """Check every size that is to follow a cut, and return the graph with the fixed ones made boundaries.
 
     Numbers that come from attributes or from other sizes are settled by reasoning alone. Where any are left to be
