@@ -1,7 +1,6 @@
 """The public verbs: trace, plan, apply_, apply, prune, save, load."""
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
@@ -10,15 +9,13 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from cutback.errors import CaptureError, DataDependentControlFlow, InvalidBudget, UserMistake
-from cutback.graph.baked import resolved
-from cutback.graph.capture import capture
+from cutback.errors import InvalidBudget, UserMistake
 from cutback.graph.clone import independent_copy
-from cutback.graph.granularity import Granularity, whole_blocks
+from cutback.graph.granularity import Granularity
 from cutback.graph.graph import Graph
-from cutback.graph.groups import couple
 from cutback.graph.inputs import Inputs
-from cutback.graph.unwrap import unwrapped, wrappers_of
+from cutback.graph.trace import traced
+from cutback.graph.unwrap import unwrapped
 from cutback.io.checkpoint import load_checkpoint, read_plan, save_checkpoint
 from cutback.measure.setting import LatencySetting
 from cutback.planning.allocation import Allocation
@@ -80,23 +77,11 @@ def trace(
     """
     _check_module(model)
     _check_form(form)
-    wrappers, model = tuple(wrappers_of(model)), unwrapped(model)
-    inputs, own = Inputs.of(example_inputs), model
-    if form == "graph" and not isinstance(model, GraphForm):
-        wrappers, model = (), graph_form(model, inputs)
-    captures, failure = [capture(model, inputs, training=False)], ""
-    try:
-        captures.append(capture(model, inputs.doubled_batch(), training=True))
-    except DataDependentControlFlow:
-        raise
-    except CaptureError as error:
-        failure = str(error)
-        warnings.warn(f"only eval mode is traced and proven: {failure}", stacklevel=2)
-    if own is not model:
-        note_sources(captures, own)
-    whole = whole_blocks(captures, granularity)
-    graph, assumptions = couple(model, inputs, captures, whole=whole, train_failure=failure)
-    return dataclasses.replace(resolved(graph, assumptions), wrappers=wrappers)
+    inputs, inner = Inputs.of(example_inputs), unwrapped(model)
+    if form == "graph" and not isinstance(inner, GraphForm):
+        converted = graph_form(inner, inputs)
+        return traced(converted, inputs, granularity=granularity, noted=lambda captures: note_sources(captures, inner))
+    return traced(model, inputs, granularity=granularity)
 
 
 def plan(

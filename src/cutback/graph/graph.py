@@ -10,6 +10,7 @@ from torch import fx, nn
 
 from cutback.graph.balance import System
 from cutback.graph.capture import Capture
+from cutback.graph.granularity import Granularity
 from cutback.graph.inputs import Inputs
 from cutback.graph.interpret import Labelling
 from cutback.graph.labels import Boundary
@@ -220,6 +221,7 @@ class Graph:
         coupling: how labels became units.
         train_failure: why the model could not be captured in train mode; empty where it was.
         wrappers: what was around the model when it was traced (see ``cutback.rewrap``), outermost first.
+        granularity: how blocks of channels shrink, as it was asked for.
     """
 
     model: nn.Module
@@ -234,6 +236,7 @@ class Graph:
     coupling: Coupling
     train_failure: str = ""
     wrappers: tuple[nn.Module, ...] = ()
+    granularity: Granularity = "channels"
 
     def __str__(self) -> str:
         name = max([5, *(len(group.name) for group in self.groups), *(len(layer.layer) for layer in self.kept)])
