@@ -62,10 +62,10 @@ def curve(graph: Graph, data: Digits, score: scores.Score) -> Curve:
     return {ratio: 100 * fmean(layer[ratio] for layer in scan.curves.values()) for ratio in RATIOS}
 
 
-def ordering(graph: Graph, data: Digits) -> Ordering:
+def ordering(graph: Graph, data: Digits, draws: int = DRAWS) -> Ordering:
     """Return the accuracies of a trained network without its smallest, random and largest filters."""
-    draws = [curve(graph, data, scores.Random(seed)) for seed in range(DRAWS)]
-    chance = {ratio: fmean(draw[ratio] for draw in draws) for ratio in RATIOS}
+    drawn = [curve(graph, data, scores.Random(seed)) for seed in range(draws)]
+    chance = {ratio: fmean(draw[ratio] for draw in drawn) for ratio in RATIOS}
     return Ordering(curve(graph, data, scores.L1()), chance, curve(graph, data, scores.Largest()))
 
 
