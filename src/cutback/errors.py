@@ -106,3 +106,7 @@ class UnsupportedVersion(CutbackError):
 
 class DataError(UserMistake):
     """A data source that is missing, empty, damaged, or does not fit the model."""
+
+
+class TaskError(UserMistake):
+    """A user's task (loss, metric) that lacks a part, or whose functions fail or return what cannot be used."""
