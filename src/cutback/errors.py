@@ -110,3 +110,7 @@ class DataError(UserMistake):
 
 class TaskError(UserMistake):
     """A user's task (loss, metric) that lacks a part, or whose functions fail or return what cannot be used."""
+
+
+class MethodUnfinished(CutbackError):
+    """A method has not reached its budget in the training it was given."""
