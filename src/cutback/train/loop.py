@@ -2,24 +2,23 @@
 
 import copy
 import math
-import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 from cutback.errors import CutbackError, UserMistake
 from cutback.graph.clone import random_state_kept, set_training
-from cutback.train.batches import batches, random_shift
+from cutback.train.batches import Batch, TrainingBatches
 from cutback.train.data import Data
 from cutback.train.evaluation import check_labels, check_model, evaluate, logits
 from cutback.train.progress import Progress
 from cutback.train.records import Epoch, FitResult
+from cutback.train.seeds import seed_everything
 
 WARM_UP = 0.15
-NUMPY_SEEDS = 2**32
 
 
 class TrainingDiverged(CutbackError):
@@ -71,12 +70,12 @@ def fit(
     optimizer = torch.optim.SGD(
         parameters, learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0
     )
-    steps = math.ceil(len(data.train) / batch_size)
+    batches = TrainingBatches(data, batch_size, torch.device(device), seed)
+    steps = len(batches)
     schedule = _schedule(optimizer, steps * epochs)
-    order = torch.Generator().manual_seed(seed)
     records: list[Epoch] = []
     with random_state_kept():
-        _seed_everything(seed)
+        seed_everything(seed)
         check_model(model, data, device=device)
         start = evaluate(model, data.validation, device=device)
         best_epoch, best, best_weights = 0, start, copy.deepcopy(model.state_dict())
@@ -85,7 +84,7 @@ def fit(
             for number in range(1, epochs + 1):
                 text = f"epoch {number}/{epochs}, validation {(records[-1].validation if records else start).top1:.1%}"
                 report = _Steps(progress, (number - 1) * steps, steps * epochs, text) if progress else None
-                loss = _train_epoch(model, data, batch_size, schedule, order, report)
+                loss = _train_epoch(model, batches.epoch(number), schedule, report)
                 if not math.isfinite(loss):
                     raise TrainingDiverged(
                         f"the training loss became {loss} in epoch {number}; "
@@ -124,12 +123,6 @@ def _check_settings(epochs: int, learning_rate: float, batch_size: int, paramete
         raise UserMistake("the model has no parameters that require a gradient; nothing can be trained")
 
 
-def _seed_everything(seed: int) -> None:
-    torch.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed % NUMPY_SEEDS)  # noqa: NPY002 (datasets of users draw from the global state)
-
-
 def _schedule(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
     """Rise linearly over the first steps, then fall to 0 on a cosine."""
     rising = max(1, round(WARM_UP * steps))
@@ -144,27 +137,23 @@ def _schedule(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_sc
 
 def _train_epoch(
     model: nn.Module,
-    data: Data,
-    batch_size: int,
+    batches: Iterator[Batch],
     schedule: torch.optim.lr_scheduler.LambdaLR,
-    order: torch.Generator,
     report: _Steps | None,
 ) -> float:
     """Train for one epoch and return the mean loss."""
     optimizer = schedule.optimizer
     device = optimizer.param_groups[0]["params"][0].device
     total, count = torch.zeros((), dtype=torch.float64, device=device), 0
-    for step, (images, labels) in enumerate(batches(data.train, batch_size, device, shuffle=order), 1):
-        if len(labels) > 1 or batch_size == 1:
-            pictures = random_shift(images, data.shift, order) if data.shift else images
-            outputs = logits(model(pictures))
-            check_labels(outputs, labels)
-            loss = functional.cross_entropy(outputs, labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += loss.detach().double() * len(labels)
-            count += len(labels)
+    for step, (images, labels) in enumerate(batches, 1):
+        outputs = logits(model(images))
+        check_labels(outputs, labels)
+        loss = functional.cross_entropy(outputs, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.detach().double() * len(labels)
+        count += len(labels)
         schedule.step()
         if report:
             report(step)
