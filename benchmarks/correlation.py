@@ -32,7 +32,7 @@ from cutback.gates import Restarts
 from cutback.graph.graph import Graph
 from cutback.graph.inputs import Inputs
 from cutback.scores.oracle import losses_without
-from cutback.train.batches import random_shift
+from cutback.train.augmentation import random_shift
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "benchmarks" / "correlation.md"
@@ -81,7 +81,9 @@ def trained(seed: int, epochs: int) -> tuple[nn.Sequential, Loader]:
     for _ in range(epochs):
         for chosen in torch.randperm(LEARNT, generator=generator).split(BATCH):
             optimizer.zero_grad()
-            cross_entropy(model(random_shift(pictures[chosen], 1, generator)), labels[chosen]).backward()
+            shown = pictures[chosen]
+            shown = random_shift(shown, 1, generator, border=float(shown.min()))
+            cross_entropy(model(shown), labels[chosen]).backward()
             optimizer.step()
         schedule.step()
     return model.eval(), list(zip(pictures.split(BATCH), labels.split(BATCH), strict=True))

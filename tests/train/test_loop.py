@@ -11,7 +11,6 @@ from torch.utils.data import Dataset, TensorDataset
 
 from cutback.errors import DataError, UserMistake
 from cutback.train import Data, TrainingDiverged, evaluate, fit, load_data
-from cutback.train.batches import random_shift
 
 
 class SmallNet(nn.Module):
@@ -146,15 +145,3 @@ def test_evaluation_is_exact_and_does_not_depend_on_how_a_split_is_read() -> Non
     assert listed.top1 == accuracy.top1
     assert listed.loss == pytest.approx(accuracy.loss)
     assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_a_random_shift_moves_whole_pictures() -> None:
-    images = torch.zeros(200, 2, 5, 7)
-    images[:, :, 2, 3] = torch.tensor([1.0, 2.0])
-    shifted = random_shift(images, 1, torch.Generator().manual_seed(0))
-    assert shifted.shape == images.shape
-    places = shifted[:, 0].flatten(1).argmax(1)
-    assert {divmod(place, 7) for place in places.tolist()} == {
-        (row, column) for row in (1, 2, 3) for column in (2, 3, 4)
-    }
-    assert torch.equal(shifted[:, 1], 2 * shifted[:, 0])

@@ -30,6 +30,14 @@ class Distill(Training):
     temperature: float = 4.0
     weight: float = 0.9
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.temperature > 0 or not 0 <= self.weight <= 1:
+            raise UserMistake(
+                f"distillation needs a temperature above 0 and a weight in 0..1, not {self.temperature:g} and "
+                f"{self.weight:g}; write for example distill:20:temperature=4:weight=0.9"
+            )
+
     def objective(self, situation: Situation) -> Objective:
         """Return the distillation objective; the dense network is put in eval mode."""
         task, teacher = situation.task, situation.dense

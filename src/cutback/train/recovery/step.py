@@ -82,6 +82,10 @@ class Training(Step):
     trains: ClassVar[bool] = True
     epochs: int
 
+    def __post_init__(self) -> None:
+        if self.epochs < 0:
+            raise UserMistake(f"{type(self).__name__.lower()} needs epochs >= 0, not {self.epochs}; see {EXAMPLE}")
+
     def objective(self, situation: Situation) -> Objective:
         """Return what training minimises over one micro-batch."""
         raise NotImplementedError
