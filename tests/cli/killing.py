@@ -30,7 +30,6 @@ def make():
         nn.ReLU(), nn.Dropout(0.1), nn.Flatten(), nn.Linear(12 * 9, 10)
     )
 """
-WARM_UP = "torch.nn.functional.conv2d(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3, requires_grad=True)).sum().backward()"
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.cli.warmed"])
 
@@ -91,6 +90,10 @@ def _run(arguments: list[str], folder: str) -> None:
     torch.set_num_threads(1)
     iterative.register()
     os.chdir(folder)
-    with Path("out.txt").open("a", encoding="utf-8") as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+    with (
+        Path("out.txt").open("a", encoding="utf-8") as out,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(out),
+    ):
         code = main(arguments)
     sys.exit(code)

@@ -2,17 +2,12 @@
 
 import json
 import random
-import shutil
 from pathlib import Path
 
 import pytest
 
-from cutback.cli.main import main
-from cutback.io import folder as folders
-from cutback.train import RunFolder
-from cutback.train.run_folder import KEPT
 from tests.cli import killing
-from tests.cli.helpers import refusal, write
+from tests.cli.helpers import write
 from tests.train import iterative
 
 ITERATIVE = (
@@ -30,7 +25,7 @@ def folder(tmp_path) -> Path:
 
 def stage_of(run: Path) -> tuple[int, bool]:
     """Return the part at which a run is by its newest checkpoint, and whether it is within a training."""
-    newest = sorted((run / "checkpoints").iterdir())[-1]
+    newest = max((run / "checkpoints").iterdir())
     state = json.loads((newest / "tree.json").read_text())["tree"]["dict"]
     found = dict(state)
     return found["stage"], found["training"] is not None

@@ -19,9 +19,7 @@ class Iterative(Method):
 
     about = About("A method for tests", "Nobody", 2026, "tests", budget="stops_below")
 
-    def __init__(
-        self, graph, *, budget=None, optimizers=(), copies=(), steps: int, portions: int = 2
-    ) -> None:
+    def __init__(self, graph, *, budget=None, optimizers=(), copies=(), steps: int, portions: int = 2) -> None:
         super().__init__(graph, budget=budget, optimizers=optimizers, copies=copies)
         self.interval, self.portions = max(1, steps // (portions + 1)), portions
         self.dense = cutback.measure.macs(graph.model, graph.inputs)

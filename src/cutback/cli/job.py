@@ -23,8 +23,8 @@ from cutback.surgery.cut import cut_fresh
 from cutback.surgery.verify import Proof
 from cutback.train import Data, Progress, TrainSettings, load_data
 from cutback.train.batches import Sample, batches
-from cutback.train.launch import Launch
 from cutback.train.judging import check_fits, figure_of
+from cutback.train.launch import Launch
 from cutback.train.loop import Loop
 from cutback.train.task import CLASSIFICATION, Task
 

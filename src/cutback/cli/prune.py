@@ -87,7 +87,9 @@ def prune(  # noqa: PLR0913, PLR0917 (one a command-line option)
     for name, option in FOR_ONE_CUT.items() if method else ():
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
-            raise UserMistake(f"{option} is for a single cut, but --method {method} prunes in its own way; leave it out")
+            raise UserMistake(
+                f"{option} is for a single cut, but --method {method} prunes in its own way; leave it out"
+            )
     request = Request(
         model=model,
         data=data,

@@ -4,8 +4,9 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,19 @@ def start_run(request: Request, reporter: Reporter) -> dict[str, Any] | None:
     with launched(request.device, training.precision, timeout=request.timeout) as launch:
         reporter = reporter if launch.is_main else Reporter(quiet=True)
         job = Job.prepared(request, reporter, launch)
-        with reporter.step("trying the cut on a copy"):
-            job.try_out()
-        folder = launch.from_main(lambda: _created(job).path)
-        with _told_how_to_go_on(reporter, folder):
-            return Stages(job, RunFolder(folder), State(), start).run()
+        if request.baseline_epochs or request.epochs_of_method or request.allocate == "sensitivity":
+            with reporter.step("trying the cut on a copy"):
+                job.try_out()
+        above = [parent for parent in request.folder.absolute().parents if not parent.exists()]
+        state = State()
+        try:
+            launch.from_main(lambda: _create(job))
+            with _told_how_to_go_on(reporter, request.folder, state):
+                return Stages(job, RunFolder(request.folder), state, start).run()
+        except BaseException:
+            if launch.is_main and not state.worth_keeping:
+                _remove(request.folder, above)
+            raise
 
 
 def resume_run(path: Path, reporter: Reporter) -> dict[str, Any] | None:
@@ -86,11 +95,12 @@ def resume_run(path: Path, reporter: Reporter) -> dict[str, Any] | None:
             if launch.is_main:
                 folder.cut_log(state["logged"])
                 folder.log("resumed", stage=state["stage"])
-            with _told_how_to_go_on(reporter, path):
-                return Stages(job, folder, State(**state), start).run()
+            found = State(**state)
+            with _told_how_to_go_on(reporter, path, found):
+                return Stages(job, folder, found, start).run()
 
 
-def _created(job: Job) -> RunFolder:
+def _create(job: Job) -> None:
     """Make the folder of a new run, with its first checkpoint."""
     config = {
         "request": job.request.to_document(),
@@ -101,7 +111,14 @@ def _created(job: Job) -> RunFolder:
     }
     folder = RunFolder.create(job.request.folder, json.loads(json.dumps(config)))
     folder.save(dataclasses.asdict(State()))
-    return folder
+
+
+def _remove(folder: Path, above: Sequence[Path]) -> None:
+    """Remove the folder of a run in which nothing was trained yet, and the folders made for it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for parent in above:
+        with contextlib.suppress(OSError):  # it holds something else
+            parent.rmdir()
 
 
 def _surroundings() -> dict[str, Any]:
@@ -142,12 +159,11 @@ def _folder_of(config: Mapping[str, Any]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _told_how_to_go_on(reporter: Reporter, folder: Path) -> Iterator[None]:
+def _told_how_to_go_on(reporter: Reporter, folder: Path, state: State) -> Iterator[None]:
+    """Say how to go on with a run that ends too early, where anything of it is worth that."""
     try:
         yield
-    except KeyboardInterrupt:
-        reporter.line(f"go on with: cutback resume {folder}")
-        raise
-    except CutbackError:
-        reporter.line(f"what was done so far is kept; to go on from there: cutback resume {folder}")
+    except (KeyboardInterrupt, CutbackError):
+        if state.worth_keeping:
+            reporter.line(f"what was done so far is kept; go on from there with: cutback resume {folder}")
         raise

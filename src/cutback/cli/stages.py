@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 import cutback
@@ -18,9 +17,10 @@ from cutback.measure import compare_latency
 from cutback.planning.plan import Cost, Plan
 from cutback.surgery.cut import cut_fresh
 from cutback.train import Epoch, FitResult, TrainSettings
-from cutback.train.loop import Loop, Watch
+from cutback.train.loop import Loop, MethodMaker, Watch
 from cutback.train.recovery import Repair, Situation, Step, Training
 from cutback.train.run_folder import RunFolder
+from cutback.train.task import Objective
 from cutback.train.tensorboard import event_writer
 from cutback.train.weights import put_weights, weights_of
 
@@ -54,6 +54,11 @@ class State:
     epochs: int = 0
     logged: int = 0
     seconds: float = 0.0
+
+    @property
+    def worth_keeping(self) -> bool:
+        """Whether a training has begun, so that there is something to go on from."""
+        return bool(self.epochs) or self.training is not None
 
 
 class Stages:
@@ -101,7 +106,7 @@ class Stages:
         request = self._job.request
         epochs = request.baseline_epochs
         settings = self._job.settings(epochs, request.learning_rate, 0)
-        result = self._train("baseline", f"training the baseline, {epochs} epochs", settings)
+        result, _ = self._train("baseline", f"training the baseline, {epochs} epochs", settings)
         self._note("baseline", result)
         self._keep(DENSE)
 
@@ -118,10 +123,9 @@ class Stages:
         if described is None:
             raise ValueError("no method was asked for")
         name, epochs = described.name, request.epochs_of_method
-        made: list[Loop] = []
         settings = dataclasses.replace(job.settings(epochs, request.method_learning_rate, 1), keep="last")
-        result = self._train("method", f"{name}, {epochs} epochs", settings, make_method=job.make_method, made=made)
-        method = made[0].method
+        result, loop = self._train("method", f"{name}, {epochs} epochs", settings, make_method=job.make_method)
+        method = loop.method
         finished = method is not None and method.finished
         if not finished and described.about.budget in {"hits", "stops_below"}:
             raise MethodUnfinished(
@@ -150,7 +154,7 @@ class Stages:
             title = "fine-tuning" if text.startswith("finetune") else text.partition(":")[0]
             objective = step.objective(self._situation())
             title = f"{title}, {step.epochs} epochs"
-            result = self._train(f"recovery {number + 1}", title, settings, objective=objective)
+            result, _ = self._train(f"recovery {number + 1}", title, settings, objective=objective)
             found = _summed_up(result)
             findings["finetune"] = found
             before, after = result.start, result.chosen
@@ -207,27 +211,33 @@ class Stages:
     # ------------------------------------------------------------------------------------------------------- training
 
     def _train(
-        self, name: str, title: str, settings: TrainSettings, *, made: list[Loop] | None = None, **parts: Any
-    ) -> FitResult:
+        self,
+        name: str,
+        title: str,
+        settings: TrainSettings,
+        *,
+        objective: Objective | None = None,
+        make_method: MethodMaker | None = None,
+    ) -> tuple[FitResult, Loop]:
         """Train the network, or go on with it; note the weights of the last epoch.
 
         Args:
             name: of the training, in the log.
             title: of the training, for the user.
             settings: how it is trained.
-            made: takes the loop.
-            **parts: objective and method, see ``Loop``.
+            objective: what is minimised, ``None`` for the task's own objective.
+            make_method: makes the method that prunes meanwhile.
         """
         job, state = self._job, self._state
         with job.reporter.training(title) as (progress, told):
 
             def noted(epoch: Epoch, rate: float, speed: float) -> None:
+                state.epochs += 1
                 figure = job.task.shown(epoch.validation)
                 text = f"epoch {epoch.number}/{settings.epochs}, loss {epoch.train_loss:.4f}, validation {figure}"
                 told(f"{text}, {speed:,.0f} pictures/s")
                 values = {"train_loss": epoch.train_loss, "validation": epoch.validation, "learning_rate": rate}
                 values["pictures_per_second"] = round(speed, 1)
-                state.epochs += 1
                 self._log("epoch", training=name, epoch=epoch.number, **values)
                 for key, value in values.items() if self._events is not None else ():
                     self._events.add_scalar(f"{name}/{key}", value, state.epochs)
@@ -240,13 +250,12 @@ class Stages:
                 task=job.task,
                 state=state.training,
                 watch=Watch(progress, noted, self._checkpoint_within),
-                **parts,
+                objective=objective,
+                make_method=make_method,
             )
             result = loop.run()
-        if made is not None:
-            made.append(loop)
         state.last = loop.last
-        return result
+        return result, loop
 
     def _checkpoint_within(self, loop: Loop) -> None:
         self._state.training = loop.state()

@@ -126,4 +126,3 @@ def _order(tensor: Tensor) -> list[int]:
     numbered = list(range(tensor.dim()))
     order = sorted(numbered, key=lambda d: (-tensor.stride(d), d))
     return order if tensor.permute(order).is_contiguous() and not tensor.is_contiguous() else numbered
-

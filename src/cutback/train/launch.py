@@ -1,4 +1,4 @@
-"""Where training runs: on one device, or in several processes that ``torchrun`` or ``accelerate launch`` has started."""
+"""Where training runs: on one device, or in several processes that ``torchrun`` or ``accelerate launch`` started."""
 
 import contextlib
 import os
@@ -106,8 +106,9 @@ def launched(
 ) -> Iterator[Launch]:
     """Find out where and among how many processes training runs; nothing of it is left behind on exit.
 
-    Several processes and mixed precision run on accelerate; a single process in float32 needs none of it. An error that ends the block in one process ends it in all: those that wait for the failed one raise ``RankFailed``
-    with its error, or after ``timeout`` seconds without an answer.
+    Several processes and mixed precision run on accelerate; a single process in float32 needs none of it. An error that
+    ends the block in one process ends it in all: those that wait for the failed one raise ``RankFailed`` with its
+    error, or after ``timeout`` seconds without an answer.
 
     Args:
         device: where to compute; among several processes on GPUs each takes its own.
@@ -188,6 +189,7 @@ def _raise_others(error: BaseException, rank: int) -> None:
         told = ""
     if lost:
         raise RankFailed(
-            told or f"a process that trains along has ended or does not answer, as rank {rank} found "
+            told
+            or f"a process that trains along has ended or does not answer, as rank {rank} found "
             f"({' '.join(str(error).split())[:200]}); look for its own message"
         ) from error
