@@ -1,6 +1,6 @@
 """``least-squares``: weights in closed form, so that each layer puts out what it does in the dense network."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -18,6 +18,7 @@ from cutback.train.recovery.normal_equations import NormalEquations
 from cutback.train.recovery.step import Outcome, Repair, Situation, recovery_steps
 from cutback.train.recovery.unfolding import (
     Layer,
+    TransposedConvolution,
     drawn_positions,
     groups_of,
     is_layer,
@@ -39,9 +40,9 @@ class LeastSquares(Repair):
     Layer by layer, from the front, the weights change so that for the inputs the layer has in the cut network its
     outputs come nearest to what the dense network's layer puts out at the channels that stay:
     ``(G + ridge * mean(diag G)) D = A' E``, where the rows of ``A`` are inputs, ``G = A' A``, and ``E`` is what the
-    outputs lack. Errors of layers before it are made up for as well. A bias takes up the mean; so does the running mean of a
-    batch norm behind a layer without one. Batch norms begin with the dense network's statistics, to which the outputs
-    come back.
+    outputs lack. Errors of layers before it are made up for as well. A bias takes up the mean; so does the running mean
+    of a batch norm behind a layer without one. Batch norms begin with the dense network's statistics, to which the
+    outputs come back.
 
     Attributes:
         ridge: penalty on changes of the weights, as a share of the mean diagonal of ``G``.
@@ -83,11 +84,11 @@ class LeastSquares(Repair):
             raise DataError("there are no calibration batches; give the training split at least one picture")
         _restore_statistics(situation)
         called = called_layers(situation.model, first, layers)
-        skipped = _not_layers(situation.plan, modules)
+        skipped = _not_called(situation.plan, modules, {call.path for call in called})
         done: list[str] = []
         left: list[float] = []
         for call in called:
-            reason = _obstacle(layers[call.path], call, modules)
+            reason = _obstacle(layers[call.path], modules)
             if not reason:
                 share, reason = self._reconstruct(situation, call, modules)
                 if share is not None:
@@ -122,16 +123,16 @@ class LeastSquares(Repair):
                 positions = drawn_positions(layer, own.outputs, self.positions, generator)
                 rows = unfolded_inputs(layer, own.inputs, positions)
                 outputs = unfolded_outputs(layer, own.outputs, positions)
+                targets = unfolded_outputs(layer, target, positions)
+                if not bool((targets - outputs).isfinite().all()):
+                    return None, "its outputs are not finite"
                 if not equations.rows and not _computes_its_weight(layer, rows, outputs):
                     return None, f"{type(layer).__name__} does not put out the plain product with its weight"
-                targets = unfolded_outputs(layer, target, positions)
                 wanted += float(targets.double().square().sum())
                 equations.add(rows, targets.double() - outputs.double())
         if equations.error <= EXACT * wanted:
             return None, ""
         change, intercept, left = equations.solve(self.ridge)
-        if not bool(change.isfinite().all() and intercept.isfinite().all()):
-            return None, "its activations are not finite"
         with torch.no_grad():
             layer.weight.add_(change.reshape(layer.weight.shape).to(layer.weight.dtype))
             if layer.bias is not None:
@@ -172,7 +173,7 @@ def _computes_its_weight(layer: Layer, rows: Tensor, outputs: Tensor) -> bool:
     return float((product - outputs).norm()) <= SAME * float(outputs.norm()) + torch.finfo(outputs.dtype).tiny
 
 
-def _obstacle(layer: nn.Module, call: Called, modules: Mapping[str, nn.Module]) -> str:
+def _obstacle(layer: nn.Module, modules: Mapping[str, nn.Module]) -> str:
     """Say what keeps a layer from being reconstructed; nothing where nothing does."""
     weight = layer._parameters.get("weight")
     if weight is None:
@@ -180,15 +181,21 @@ def _obstacle(layer: nn.Module, call: Called, modules: Mapping[str, nn.Module]) 
     for path, module in modules.items():
         if module is not layer and any(parameter is weight for parameter in module._parameters.values()):
             return f"it shares its weight with {path}"
-    return "" if call.path in modules else "it is called by another name"
+    return ""
 
 
-def _not_layers(plan: Plan, modules: Mapping[str, nn.Module]) -> dict[str, str]:
-    """Return which weights that lose inputs belong to no linear layer or convolution, and why they are skipped."""
-    skipped = {}
+def _not_called(plan: Plan, modules: Mapping[str, nn.Module], called: Collection[str]) -> dict[str, str]:
+    """Return which weights that lose inputs are not those of layers that are called, with the reason of each."""
+    skipped: dict[str, str] = {}
     for name, dimensions in plan.slices.items():
         path = layer_of(name)
         module = modules.get(path)
-        if module is not None and not is_layer(module) and 1 in dimensions:
-            skipped[path or name] = f"{type(module).__name__} is no linear layer or convolution"
+        if path in called or (0 if isinstance(module, TransposedConvolution) else 1) not in dimensions:
+            continue
+        if not path or module is None:
+            skipped[name] = "it is used without a layer of its own"
+        elif is_layer(module):
+            skipped[path] = "no forward pass in eval mode calls it"
+        else:
+            skipped[path] = f"{type(module).__name__} is no linear layer or convolution"
     return skipped
