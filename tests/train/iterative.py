@@ -75,13 +75,14 @@ class Iterative(Method):
         return self.cuts == self.portions
 
     def state_dict(self) -> dict[str, Any]:
-        own = {"step": self.step, "cuts": self.cuts, "squares": dict(self.squares), "extra": self.extra.detach()}
+        own = {"step": self.step, "cuts": self.cuts, "dense": self.dense, "squares": dict(self.squares)}
+        own["extra"] = self.extra.detach()
         return {**super().state_dict(), **own}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.step, self.cuts, self.squares = state["step"], state["cuts"], dict(state["squares"])
-        self.loaded = state
+        self.dense, self.loaded = state["dense"], state
 
 
 def register() -> None:

@@ -331,13 +331,19 @@ class Loop:
             self._chosen = record.number
         elif not self.task.better(chosen, record.validation):  # of two that are equal, the later one
             self._chosen, self._best = record.number, weights_of(self.judged)
-        if settings.patience is not None and record.number - self._chosen >= settings.patience:
+        if settings.patience is not None and self._since_better >= settings.patience:
             self._stopped = f"no better epoch in {settings.patience}"
         self._epoch, self._step = self._epoch + 1, 0
         self._loss, self._count = torch.zeros_like(self._loss), 0
         if self._watch.epoch is not None and self.launch.is_main:
             self._watch.epoch(record, rate, speed)
         self._checkpoint()
+
+    @property
+    def _since_better(self) -> int:
+        """How many epochs have passed since the best figure was first reached."""
+        figures = [self._start, *(record.validation for record in self._records)]
+        return len(figures) - 1 - figures.index(figures[self._chosen])
 
     def _mean_loss(self) -> float:
         """Return the mean loss of the epoch so far, over all processes."""
