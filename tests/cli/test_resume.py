@@ -67,7 +67,7 @@ def test_runs_killed_in_every_part_end_with_the_same_bytes(folder) -> None:
         assert (run / "plan.json").read_bytes() == (folder / "whole" / "plan.json").read_bytes()
 
 
-# ------------------------------------------------------------------------------------------- what cannot be gone on with
+# ------------------------------------------------------------------------------------------ what cannot be gone on with
 
 SHORT = ("prune", "my.py:make", "--budget", "macs=60%", "--train", "2", "--finetune", "1", "--out", "run")
 

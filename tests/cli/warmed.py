@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+import accelerate  # noqa: F401 (slow to import)
+
 from cutback.cli.main import main
 
 NETWORK = """
