@@ -12,7 +12,8 @@ from cutback.errors import DataError, UserMistake
 from cutback.graph.clone import modules_by_path, random_state_kept, set_training
 from cutback.graph.graph import layer_of
 from cutback.planning.plan import Plan
-from cutback.surgery.slices import multiplied, sliced
+from cutback.surgery.slices import sliced
+from cutback.train.recovery.kept import kept_outputs
 from cutback.train.recovery.looking import Called, called_layers, calls_of
 from cutback.train.recovery.normal_equations import NormalEquations
 from cutback.train.recovery.step import Outcome, Repair, Situation, recovery_steps
@@ -114,7 +115,7 @@ class LeastSquares(Repair):
             expected = calls_of(situation.dense, dense_layer, inputs, call.times)
             found = calls_of(situation.model, layer, inputs, call.times)
             for own, dense in zip(found, expected, strict=True):
-                target = _kept(dense.outputs, layer, call.path, situation.plan)
+                target = kept_outputs(dense.outputs, layer, call.path, situation.plan)
                 if target.shape != own.outputs.shape:
                     return (
                         None,
@@ -150,15 +151,6 @@ def _restore_statistics(situation: Situation) -> None:
             for name in ("running_mean", "running_var"):
                 value = getattr(dense[path], name)
                 getattr(module, name).copy_(sliced(value, situation.plan.slices.get(f"{path}.{name}", {})))
-
-
-def _kept(outputs: Tensor, layer: Layer, path: str, plan: Plan) -> Tensor:
-    """Return a dense layer's outputs at the channels that stay, multiplied where the plan multiplies its rows."""
-    name, dimension = f"{path}.weight", outputs.dim() - 1 if isinstance(layer, nn.Linear) else 1
-    kept = plan.slices.get(name, {}).get(0)
-    scales = [s for s in plan.scales.get(name, ()) if s.dimension == 0]
-    moved = multiplied(outputs.movedim(dimension, 0), scales)
-    return (moved if kept is None else sliced(moved, {0: kept})).movedim(0, dimension)
 
 
 def _computes_its_weight(layer: Layer, rows: Tensor, outputs: Tensor) -> bool:
