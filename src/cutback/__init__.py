@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cutback import errors, measure, scores
+    from cutback import errors, measure, methods, scores
     from cutback.api import apply, apply_, load, load_plan, plan, prune, save, trace
     from cutback.errors import CutbackError
     from cutback.graph.graph import Graph
@@ -37,6 +37,7 @@ __all__ = [
     "load",
     "load_plan",
     "measure",
+    "methods",
     "plan",
     "prove",
     "prune",

@@ -114,3 +114,7 @@ class TaskError(UserMistake):
 
 class MethodUnfinished(CutbackError):
     """A method has not reached its budget in the training it was given."""
+
+
+class ContractBroken(CutbackError):
+    """A plug-in does not keep a promise of its interface; the message says which."""

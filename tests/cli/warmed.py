@@ -5,9 +5,8 @@ import io
 import tempfile
 from pathlib import Path
 
-import torch
-
 import accelerate  # noqa: F401 (slow to import)
+import torch
 
 from cutback.cli.main import main
 
