@@ -223,16 +223,15 @@ class Request:
         check_new_folder(self.folder)
 
     def _check_method(self) -> None:
-        """Refuse a budget that is missing, or of no use to the method."""
-        described = self.described_method
-        takes_budget = described is None or described.about.budget in {"hits", "stops_below"}
-        if not parse_budgets(self.budgets) and takes_budget:
-            raise InvalidBudget("nothing says how much to remove; add for example --budget macs=50%")
+        """Refuse a budget that is missing, or of no use to the method; what else a method needs it says itself."""
+        described, budgets = self.described_method, parse_budgets(self.budgets)
         if described is None:
+            if not budgets:
+                raise InvalidBudget("nothing says how much to remove; add for example --budget macs=50%")
             if self.method_settings or self.method_epochs is not None:
                 raise UserMistake("--set and --method-epochs are for --method; add --method NAME (see cutback methods)")
             return
-        if self.budgets and not takes_budget:
+        if budgets and described.about.budget not in {"hits", "stops_below"}:
             raise UserMistake(f"method {described.name!r} takes no budget; leave --budget out")
         if self.method_epochs is not None and not described.about.trained:
             raise UserMistake(f"method {described.name!r} cuts without training; leave --method-epochs out")

@@ -1,11 +1,11 @@
 """The training loop: epochs of steps, with a method in it if there is one, that goes on from any checkpoint."""
 
 import contextlib
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,7 +14,6 @@ from torch.nn.utils import clip_grad_norm_
 
 from cutback.errors import CutbackError, UserMistake
 from cutback.graph.clone import random_state_kept, set_training
-from cutback.graph.unwrap import wrappers_of
 from cutback.methods import Method
 from cutback.planning.plan import Plan
 from cutback.surgery.cut import cut_fresh
@@ -40,7 +39,7 @@ class TrainingDiverged(CutbackError):
     """The training loss became infinite or not a number."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Watch:
     """Who is told what while a network is trained; called in the main process alone but for ``checkpoint``.
 
@@ -159,6 +158,7 @@ class Loop:
         with random_state_kept():
             try:
                 with self.method or contextlib.nullcontext():
+                    self.wrapped = rewrap(self.wrapped)  # some methods cut on entry
                     self._begin()
                     while not self._over:
                         self._run_epoch()
@@ -297,7 +297,7 @@ class Loop:
             launch.scaler.update()
         self._schedule.advance()
         if method is not None and method.after_step():
-            self._wrap_anew(method)
+            self.wrapped = rewrap(self.wrapped)
         if self.average is not None:
             self.average.update(self.model)
         return seen
@@ -309,11 +309,6 @@ class Loop:
         if self.settings.channels_last and isinstance(inputs, Tensor) and inputs.dim() == 4:
             return inputs.to(memory_format=torch.channels_last)
         return inputs
-
-    def _wrap_anew(self, method: Method) -> None:
-        """Wrap the model anew after a cut, and let the method's further cuts be compared over processes too."""
-        self.wrapped = rewrap(self.wrapped)
-        method.graph = dataclasses.replace(method.graph, wrappers=tuple(wrappers_of(self.wrapped)))
 
     def _end_epoch(self, rate: float, speed: float) -> None:
         """Evaluate, keep the weights if they are the best, record, and make a checkpoint."""
