@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import random
 import shutil
 import sys
 from pathlib import Path
@@ -10,12 +9,13 @@ from pathlib import Path
 import pytest
 from torch.utils.data import TensorDataset
 
+from benchmarks.kill_and_resume import NETWORK, PARTS, kill_each
+from benchmarks.resuming.processes import weights
 from cutback.cli import job
 from cutback.cli.main import main
 from cutback.io import folder as folders
 from cutback.train import Loop, RunFolder
 from cutback.train.run_folder import KEPT
-from tests.cli import killing
 from tests.cli.helpers import SMALL, refusal, write
 from tests.train import iterative
 
@@ -23,48 +23,18 @@ ITERATIVE = (
     *("prune", "net.py:make", "--budget", "macs=60%", "--train", "2", "--batch-size", "64", "--checkpoint-steps", "3"),
     *("--method", iterative.NAME, "--method-epochs", "2", "--recover", "bn,distill:1,finetune:1", "--ema", "0.9"),
 )
-PARTS = {"baseline": 0, "prune": 1, "recovery": 3}
-
-
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    write(tmp_path / "net.py", killing.NETWORK)
-    return tmp_path
-
-
-def stage_of(run: Path) -> tuple[int, bool]:
-    """Return the part at which a run is by its newest checkpoint, and whether it is within a training."""
-    newest = max((run / "checkpoints").iterdir())
-    state = json.loads((newest / "tree.json").read_text())["tree"]["dict"]
-    found = dict(state)
-    return found["stage"], found["training"] is not None
 
 
 @pytest.mark.slow
-def test_runs_killed_in_every_part_end_with_the_same_bytes(folder) -> None:
-    chance = random.Random(0)
-    assert killing.finished([*ITERATIVE, "--out", "whole"], folder) == 0, (folder / "out.txt").read_text()
-    expected = killing.weights(folder / "whole")
-    for part, stage in PARTS.items():
-        run, wait = folder / part, chance.uniform(0, 0.3)
-        seen = []
-
-        def reached(run=run, stage=stage, wait=wait, seen=seen) -> bool:
-            if not seen and (run / "checkpoints").is_dir() and any((run / "checkpoints").iterdir()):
-                try:
-                    if stage_of(run)[0] >= stage:
-                        seen.append(killing.after(wait))
-                except (OSError, IndexError, ValueError):  # it is being written
-                    return False
-            return bool(seen) and seen[0]()
-
-        assert killing.killed([*ITERATIVE, "--out", part], folder, reached)
-        assert not (run / "model.safetensors").exists()
-        assert stage_of(run)[0] >= stage
-        assert killing.finished(["resume", part], folder) == 0, (folder / "out.txt").read_text()
-        assert killing.weights(run) == expected
-        assert killing.events(run) == killing.events(folder / "whole")
-        assert (run / "plan.json").read_bytes() == (folder / "whole" / "plan.json").read_bytes()
+def test_runs_killed_in_every_part_end_with_the_same_bytes(tmp_path) -> None:
+    write(tmp_path / "net.py", NETWORK)
+    found = kill_each(tmp_path, ITERATIVE, 1, seed=0, first=iterative.__name__, told=lambda _: None)
+    assert [run.part for run in found] == list(PARTS)
+    assert all(run.good for run in found), found
+    assert [run.found for run in found] == sorted(run.found for run in found)
+    plans = [path.read_bytes() for path in tmp_path.glob("*/plan.json")]
+    assert len(plans) == len(PARTS) + 1
+    assert len(set(plans)) == 1
 
 
 # ------------------------------------------------------------------------------------------ what cannot be gone on with
@@ -118,7 +88,7 @@ def test_the_last_two_checkpoints_are_kept_and_the_one_before_is_as_good(run, ca
     assert report == json.loads((run / "report.json").read_text())
     assert main(["resume", str(again), "--quiet"]) == 0
     assert capsys.readouterr().err == ""
-    assert killing.weights(again) == killing.weights(run)
+    assert weights(again) == weights(run)
     assert len(numbers(again)) == KEPT
     assert all(name.isdecimal() for name in numbers(again))
     assert main(["resume", "run"]) == 0
