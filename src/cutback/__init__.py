@@ -18,10 +18,12 @@ from cutback.planning.plan import Plan
 from cutback.planning.sensitivity import Sensitivity
 from cutback.surgery.verify import Proof, prove
 from cutback.surgery.wrappers import rewrap
+from cutback.trials.correlation import Correlation, correlate
 from cutback.trials.sensitivity import sensitivity
 
 __version__ = "0.1.0"
 __all__ = [
+    "Correlation",
     "CutbackError",
     "Graph",
     "Plan",
@@ -29,6 +31,7 @@ __all__ = [
     "Sensitivity",
     "apply",
     "apply_",
+    "correlate",
     "errors",
     "load",
     "load_plan",
