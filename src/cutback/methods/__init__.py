@@ -4,6 +4,7 @@
 """
 
 from cutback.methods.about import About, Description, Setting, describe, make_method, methods
+from cutback.methods.l1 import L1
 from cutback.methods.method import Method
 
-__all__ = ["About", "Description", "Method", "Setting", "describe", "make_method", "methods"]
+__all__ = ["L1", "About", "Description", "Method", "Setting", "describe", "make_method", "methods"]
