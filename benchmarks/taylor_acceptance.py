@@ -1,7 +1,7 @@
 """Taylor importance at the scale of minutes: exact identities, iterative pruning against controls, bookkeeping.
 
-Run ``python -m benchmarks.taylor_acceptance``; minutes on one thread. The network and the noisy digits (0.5) of
-``digits_protocol``. How well scores foretell the loss is in ``benchmarks/correlation.md``.
+Run ``python -m benchmarks.taylor_acceptance``; minutes on one thread. Network, noisy digits and how weights are drawn
+are those of ``benchmarks/correlation.md``, which tells how well scores foretell the loss.
 
 For each seed a network learns for 8 epochs, weight decay 5e-4. Of its 144 gates 72 go, 6 after every 10 minibatches,
 momentum 0.9, while it trains on at a learning rate of 1e-3 without weight decay; then it is cut and learns for 3 epochs
@@ -21,14 +21,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import cutback
-from benchmarks.digits_protocol import BATCH, Digits, accuracy, sgd, train, trained
+from benchmarks.correlation import learnt
+from benchmarks.digits_protocol import BATCH, Digits, accuracy, sgd, train
 from benchmarks.zoo.records import machine
 from cutback.gates import Gates
 from cutback.methods.taylor import Taylor
 from cutback.train.batches import random_shift
 
 PAGE = Path(__file__).resolve().parent / "taylor_acceptance.md"
-NOISE, EPOCHS, TUNED = 0.5, 8, 3
+EPOCHS, TUNED = 8, 3
 REMOVALS, UNITS, MINIBATCHES = 12, 6, 10
 CONTROLS: Mapping[str, Mapping[str, str | bool]] = {
     "taylor": {},
@@ -99,11 +100,27 @@ def identities(model: nn.Sequential, batch: tuple[Tensor, Tensor]) -> dict[str, 
     return found
 
 
-def pruned(dense: nn.Sequential, data: Digits, seed: int, settings: Mapping[str, str | bool]) -> Result:
-    """Prune a copy of a network iteratively, and fine-tune it."""
+def pruned(
+    dense: nn.Sequential,
+    data: Digits,
+    seed: int,
+    settings: Mapping[str, str | bool],
+    minibatches: int = MINIBATCHES,
+    tuned: int = TUNED,
+) -> Result:
+    """Prune a copy of a network iteratively, and fine-tune it.
+
+    Args:
+        dense: the network.
+        data: what it learns.
+        seed: of all that is drawn.
+        settings: those of the control.
+        minibatches: so many before each removal.
+        tuned: epochs of fine-tuning.
+    """
     model = copy.deepcopy(dense).train()
     optimizer, generator = sgd(model, 0.0, 1e-3), torch.Generator().manual_seed(seed)
-    schedule = {"removals": REMOVALS, "units": UNITS, "minibatches": MINIBATCHES, "seed": seed}
+    schedule = {"removals": REMOVALS, "units": UNITS, "minibatches": minibatches, "seed": seed}
     graph = cutback.trace(model, data.pictures[:2])
     method = Taylor(graph, optimizers=optimizer, **schedule, **settings)  # type: ignore[arg-type]
     silent = copy.deepcopy(dense)
@@ -123,7 +140,7 @@ def pruned(dense: nn.Sequential, data: Digits, seed: int, settings: Mapping[str,
     assert plan is not None  # noqa: S101 (it was cut)
     error = _error(silent, model, plan, data)
     cut = accuracy(model, data)
-    train(model, data, sgd(model, 0.0, 1e-2), epochs=TUNED, seed=seed, milestones=())
+    train(model, data, sgd(model, 0.0, 1e-2), epochs=tuned, seed=seed, milestones=())
     return Result(cut, accuracy(model, data), tuple(len(group.kept) for group in plan.groups), method.removed, error)
 
 
@@ -140,7 +157,7 @@ def _error(silent: nn.Module, cut: nn.Module, plan: cutback.Plan, data: Digits) 
 
 def one(seed: int) -> Seed:
     """Run all of one seed."""
-    dense, data = trained(seed, EPOCHS, noise=NOISE)
+    dense, data = learnt(seed, EPOCHS)
     found = {name: pruned(dense, data, seed, settings) for name, settings in CONTROLS.items()}
     return Seed(accuracy(dense, data), identities(dense, data.batches()[0]), found)
 

@@ -16,7 +16,7 @@ from cutback.train.batches import Sample
 from cutback.train.evaluation import cross_entropy
 from cutback.trials.correlation import Agreement
 
-SCORES = ("taylor", "l2", "bn-scale", "random")
+SCORES = ("taylor", "l1", "l2", "random")
 EPILOG = """\b
 Examples:
   cutback correlate cutback:resnet20 --data digits --plot scatter.svg

@@ -108,11 +108,6 @@ class Taylor(Method):
                 "say how much to remove in one way: a budget, such as budget='macs=50%', or removals=... of "
                 f"units={units} each"
             )
-        if any(budget.quantity == "latency" and budget.measure is None for budget in self.budgets):
-            raise InvalidBudget(
-                "this method cannot tell during training what a forward pass will take; give a budget on macs, and "
-                "let mu=... with regularise='latency' prefer units that cost time"
-            )
         self._schedule = Schedule(minibatches, units, removals, momentum, group_size, mu, regularise, cut_every)
         self._ignore = tuple(pattern.strip() for pattern in ignore.split(",")) if ignore else ()
         self._name, self._reverse, self._divide = score, reverse, authors_division

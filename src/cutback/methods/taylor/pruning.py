@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cutback.errors import NothingToPrune, UserMistake
 from cutback.graph.graph import Graph
 from cutback.methods.taylor.cost import LatencyOfUnit, MacsOfUnit, UnitCost
+from cutback.methods.taylor.latency import MeasuredLatency
 from cutback.methods.taylor.removal import in_blocks, lowest_removed
 from cutback.methods.taylor.schedule import Schedule
 from cutback.planning.allocation import Task
@@ -21,6 +22,7 @@ from cutback.planning.cost import CostModel
 from cutback.planning.limits import Limits
 from cutback.planning.notes import why_nothing
 from cutback.planning.plan import Plan
+from cutback.planning.quantity import Quantity
 from cutback.planning.search import require_reachable
 from cutback.planning.select import best_of, require_groups
 from cutback.planning.slices import kept_masks, settled
@@ -43,6 +45,7 @@ class Pruning:
         graph: the traced model.
         kept: for each group which units are left, ``(units,)``.
         removed: how many units have gone in all.
+        enough: whether no more has to go, since the last removal.
 
     Raises:
         NothingToPrune: every channel must stay.
@@ -68,7 +71,9 @@ class Pruning:
         require_groups(choices, lambda: why_nothing(graph, hands, Limits()))
         self._choices = [in_blocks(choice, schedule.group_size) for choice in choices]
         self._cost = CostModel(graph)
-        measured = {budget.quantity: budget.measured(graph, self._cost) for budget in budgets}
+        timed = any(budget.quantity == "latency" and budget.measure is None for budget in budgets)
+        self._latency = MeasuredLatency(graph, self._cost) if timed else None
+        measured = {budget.quantity: self._measured(budget) for budget in budgets}
         if limits is None:
             limits = {budget.quantity: budget.limit(measured[budget.quantity].dense) for budget in budgets}
         self._task = Task(graph, self._choices, measured, limits)
@@ -81,6 +86,7 @@ class Pruning:
             )
         self._at = np.zeros(len(self._choices), dtype=np.int64)
         self.kept: Masks = [np.ones(group.units, dtype=bool) for group in graph.groups]
+        self.enough = False
         self._unit_cost: UnitCost | None = None
         if schedule.mu:
             kinds = {"macs": lambda: MacsOfUnit(graph, self._cost), "latency": lambda: LatencyOfUnit(graph)}
@@ -91,11 +97,6 @@ class Pruning:
         """The groups that may lose units."""
         numbers = {cell.group for choice in self._choices if len(choice.counts) > 1 for cell in choice.cells}
         return [group.name for number, group in enumerate(self.graph.groups) if number in numbers]
-
-    @property
-    def enough(self) -> bool:
-        """Whether no more has to go."""
-        return self._task.fits(self._at) if self._budgets else self.removed >= self._schedule.target
 
     @property
     def limits(self) -> dict[str, int]:
@@ -129,6 +130,9 @@ class Pruning:
         best = best_of(choices, self._at, len(self.graph.groups))
         self.kept = kept_masks(self.graph, settled(self.graph, best, live)[0])
         self.removed += gone
+        self.enough = self._task.fits(self._at) if self._budgets else self.removed >= self._schedule.target
+        if self.enough and self._latency is not None:
+            self.enough = self._latency.within(self.plan(), self.limits["latency"])
 
     def plan(self) -> Plan:
         """Return the plan that leads from the graph to what is left."""
@@ -136,8 +140,14 @@ class Pruning:
             group.name: np.flatnonzero(stays).tolist()
             for group, stays in zip(self.graph.groups, self.kept, strict=True)
         }
-        budgets = self._budgets if self.enough else ()
-        return plan_for(self.graph, units, budgets=budgets, cost=self._cost, measured=self._task.measured)
+        budgets, notes = (self._budgets, self._latency.notes if self._latency else ()) if self.enough else ((), ())
+        return plan_for(self.graph, units, budgets=budgets, cost=self._cost, notes=notes, measured=self._task.measured)
+
+    def _measured(self, budget: Budget) -> Quantity:
+        """Return what a budget bounds."""
+        if budget.quantity == "latency" and self._latency is not None:
+            return self._latency.quantity
+        return budget.measured(self.graph, self._cost)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that is needed to go on."""
