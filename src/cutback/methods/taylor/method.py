@@ -200,9 +200,10 @@ class Taylor(Method):
             self._pruning.remove([ranked[group.name].cpu().numpy() for group in self.graph.groups])
         self._removals += 1
         forget_removed_(self.optimizers, self.graph, self._pruning.kept)
-        self._finished = self._pruning.enough
-        if self._finished or (self._schedule.cut_every and self._removals % self._schedule.cut_every == 0):
-            return self._cut_now()
+        every = self._schedule.cut_every
+        if self._pruning.enough or (every and self._removals % every == 0):
+            self._cut_now(self._gates, self._pruning)
+            return True
         self._silence()
         return False
 
@@ -247,7 +248,7 @@ class Taylor(Method):
         self._gates = gates.__enter__()
         units = {group.name: group.units for group in self.graph.groups}
         self._units = [units[name] for name in gates.groups]
-        places = places_of(self.graph, "stream", training=True)
+        places = places_of(self.graph, "stream", training=True, groups=gates.groups)
         alone = {group.name for group in self.graph.groups} - stream_groups(self.graph)
         each = {name: count * (_QUIRK if self._divide and name in alone else 1) for name, count in places.items()}
         if self._name not in ("taylor", "taylor-example"):
@@ -282,22 +283,19 @@ class Taylor(Method):
         pairs = zip(self.graph.groups, rated, strict=True)
         return joined({g.name: torch.from_numpy(own).to(device_of(self.graph)) for g, own in pairs}, self.graph)
 
-    def _cut_now(self) -> bool:
-        """Cut what is gone, and say so."""
-        if self._pruning is None or self._gates is None:
-            return False
-        self._gates.__exit__(None, None, None)
-        self._gates, pruning = None, self._pruning
+    def _cut_now(self, gates: Gates, pruning: Pruning) -> None:
+        """Cut what is silent; then end, or go on with the network that is left."""
+        gates.__exit__(None, None, None)
+        self._gates = None
         plan = pruning.plan()
         self.cut(plan)
-        if self._finished:
-            self._pruning, self._state = None, pruning.state_dict()
+        if pruning.enough:
+            self._finished, self._pruning, self._state = True, None, pruning.state_dict()
             forget_all_(self.optimizers)
-            return True
+            return
         self._importance.follow(plan, self.graph)
         self._pruning = Pruning(self.graph, self._schedule, self.budgets, self._ignore, pruning.limits, pruning.removed)
         self._put_in_gates()
-        return True
 
 
 class _First:
