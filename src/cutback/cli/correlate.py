@@ -1,19 +1,21 @@
 """``cutback correlate``: how well scores foretell what the loss does without each unit."""
 
+import dataclasses
 from json import loads
 
-import torch
 from rich.table import Table
 
 import cutback
 from cutback.cli import console, options
+from cutback.cli import training_options as training
 from cutback.cli.job import Job
 from cutback.cli.request import Request
 from cutback.cli.scatter import scattered
 from cutback.cli.staging import check_file, write_whole
-from cutback.scores import Oracle, make_score
+from cutback.scores import Oracle
+from cutback.train import TrainSettings
 from cutback.train.batches import Sample
-from cutback.train.evaluation import cross_entropy
+from cutback.train.launch import launched
 from cutback.trials.correlation import Agreement
 
 SCORES = ("taylor", "l1", "l2", "random")
@@ -39,8 +41,8 @@ def correlate(  # noqa: PLR0913, PLR0917 (one a command-line option)
     train: options.Train = None,
     pictures: options.Pictures = 1280,
     granularity: options.Granularity = "channels",
-    lr: options.LearningRate = 0.05,
-    batch_size: options.BatchSize = 64,
+    lr: training.LearningRate = 0.05,
+    batch_size: training.BatchSize = 64,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
     plot: options.Scatter = None,
@@ -60,25 +62,25 @@ def correlate(  # noqa: PLR0913, PLR0917 (one a command-line option)
         num_classes=num_classes,
         train=train,
         granularity=granularity,
+        training=TrainSettings(batch_size=batch_size),
         learning_rate=lr,
-        batch_size=batch_size,
         seed=seed,
         device=device,
     )
-    request.check_model_options()
-    for name in score:
-        make_score(name, loader=(), loss=cross_entropy, seed=seed)
+    requests = {name: dataclasses.replace(request, score=name) for name in score}
+    for asked in requests.values():
+        asked.check_model_options()
     if plot:
         check_file(plot, ".svg", "--plot")
     reporter = console.Reporter()
-    with console.stdout_kept_clean():
-        job = Job.prepared(request, reporter)
-        job.fit("training the baseline", request.baseline_epochs, request.learning_rate, request.seed)
-        graph = cutback.trace(job.built.model, job.example, granularity=request.granularity)
-        batches = Sample(job.data.train, pictures, batch_size, torch.device(device), seed)
-        scores = {name: make_score(name, loader=batches, loss=cross_entropy, seed=seed) for name in score}
+    with console.stdout_kept_clean(), launched(request.device) as launch:
+        job = Job.prepared(request, reporter, launch)
+        job.train_baseline()
+        graph = cutback.trace(job.model, job.example, granularity=request.granularity)
+        batches = Sample(job.data.train, pictures, batch_size, launch.device, seed)
+        rated = {name: asked.make_score(batches) for name, asked in requests.items()}
         with reporter.step("comparing") as progress:
-            found = cutback.correlate(graph, scores, Oracle(batches, cross_entropy, squared=True), told=progress)
+            found = cutback.correlate(graph, rated, Oracle(batches, job.task.loss, squared=True), told=progress)
     if plot:
         write_whole(plot, scattered(found, f"{model} on {data}: scores and the oracle"))
     if json:

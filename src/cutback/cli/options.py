@@ -109,7 +109,6 @@ MaxRemoved = Annotated[
 ]
 MinChannels = Annotated[int, typer.Option(min=1, metavar="N", help="So many channels stay in each layer.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the splits, the starting weights and the training.")]
-Finetune = Annotated[int, typer.Option(min=0, metavar="EPOCHS", help="Epochs of training after the cut.")]
 Train = Annotated[
     int | None,
     typer.Option(
@@ -118,11 +117,6 @@ Train = Annotated[
         help="Epochs of training before the cut; else 20, and 0 where --weights are given. 0 takes the model as it is.",
     ),
 ]
-LearningRate = Annotated[float, typer.Option("--lr", metavar="RATE", help="Highest learning rate before the cut.")]
-FinetuneLearningRate = Annotated[
-    float, typer.Option("--finetune-lr", metavar="RATE", help="Highest learning rate after the cut.")
-]
-BatchSize = Annotated[int, typer.Option(min=1, metavar="N", help="Pictures in a training batch.")]
 Out = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Folder to write, which must not exist; else runs/ and the model's name."),
