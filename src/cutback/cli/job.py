@@ -21,7 +21,7 @@ from cutback.planning.plan import Plan
 from cutback.scores import Score
 from cutback.surgery.cut import cut_fresh
 from cutback.surgery.verify import Proof
-from cutback.train import Data, Progress, TrainSettings, load_data
+from cutback.train import Data, Progress, TrainSettings, fit, load_data
 from cutback.train.batches import Sample, batches
 from cutback.train.judging import check_fits, figure_of
 from cutback.train.launch import Launch
@@ -151,6 +151,14 @@ class Job:
             label=f"{len(split)} {digest.hexdigest()}",
             told=told,
         )
+
+    def train_baseline(self) -> None:
+        """Train the model in place, unless it has weights."""
+        epochs = self.request.baseline_epochs
+        if epochs:
+            settings = self.settings(epochs, self.request.learning_rate, 0)
+            with self.reporter.step(f"training the baseline, {epochs} epochs") as progress:
+                fit(self.model, self.data, settings, task=self.task, progress=progress, launch=self.launch)
 
     def cut(self, model: nn.Module, *, trying: bool = False) -> tuple[Plan, Proof]:
         """Cut a model in place, proven, in all processes alike.

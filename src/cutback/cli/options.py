@@ -57,6 +57,13 @@ Score = Annotated[
         "that need data see 2,048 training pictures.",
     ),
 ]
+Scores = Annotated[
+    list[str],
+    typer.Option(metavar="NAME", help="What is compared with the oracle, see cutback scores. Repeatable."),
+]
+Pictures = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Training pictures that oracle and scores see, in whole batches.")
+]
 Allocate = Annotated[
     str,
     typer.Option(
@@ -73,6 +80,7 @@ Ratios = Annotated[
 ]
 Processes = Annotated[int, typer.Option(min=1, metavar="N", help="Evaluate in so many processes, of one thread each.")]
 Plot = Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw the curves.")]
+Scatter = Annotated[Path | None, typer.Option("--plot", metavar="FILE.svg", help="Draw scores over the oracle.")]
 Loss = Annotated[
     float,
     typer.Option(min=0, max=1, metavar="SHARE", help="Accuracy that a group alone may cost, for the suggested ratios."),

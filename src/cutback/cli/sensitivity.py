@@ -11,7 +11,7 @@ from cutback.cli.curves import drawn
 from cutback.cli.job import Job
 from cutback.cli.request import Request
 from cutback.cli.staging import check_file, write_whole
-from cutback.train import TrainSettings, fit
+from cutback.train import TrainSettings
 from cutback.train.launch import launched
 
 EPILOG = """\b
@@ -70,11 +70,7 @@ def sensitivity(  # noqa: PLR0913, PLR0917 (one a command-line option)
     reporter = console.Reporter()
     with console.stdout_kept_clean(), launched(request.device) as launch:
         job = Job.prepared(request, reporter, launch)
-        epochs = request.baseline_epochs
-        if epochs:
-            settings = job.settings(epochs, request.learning_rate, 0)
-            with reporter.step(f"training the baseline, {epochs} epochs") as progress:
-                fit(job.model, job.data, settings, task=job.task, progress=progress, launch=launch)
+        job.train_baseline()
         graph = cutback.trace(job.model, job.example, granularity=request.granularity)
         with reporter.step("evaluating") as progress:
             found = job.scan(graph, progress)

@@ -13,6 +13,9 @@
     with Gates(graph, "feature", reading=False, observe=see):  # see(place, activation)
         model(images)
 
+    with Gates(graph, "stream", masks="consumer") as gates:  # both, each at a site of its own
+        gates.mask({"layer1.0.conv1": factors})
+
 Where samples do not meet (eval mode), many masks run in one pass, restarted from the layer that they touch::
 
     run = Restarts(graph, "consumer").on(images)  # (N, ...)
@@ -36,8 +39,19 @@ of an activation belongs to; ``Gates.rows`` where its samples lie.
 
 from cutback.gates.gates import Gates
 from cutback.gates.passing import Observer
-from cutback.gates.places import SITES, Place, find_places, mixed_groups
+from cutback.gates.places import SITES, Place, find_places, mixed_groups, stream_groups
 from cutback.gates.restart import Restart, Restarts
 from cutback.gates.rows import Rows
 
-__all__ = ["SITES", "Gates", "Observer", "Place", "Restart", "Restarts", "Rows", "find_places", "mixed_groups"]
+__all__ = [
+    "SITES",
+    "Gates",
+    "Observer",
+    "Place",
+    "Restart",
+    "Restarts",
+    "Rows",
+    "find_places",
+    "mixed_groups",
+    "stream_groups",
+]

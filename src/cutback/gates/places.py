@@ -116,6 +116,12 @@ def mixed_groups(graph: Graph) -> frozenset[str]:
     return frozenset(graph.groups[n].name for n in found if n >= 0)
 
 
+def stream_groups(graph: Graph) -> frozenset[str]:
+    """Return the groups whose channels are those of a stream of blocks, summed where the blocks end."""
+    ends = (place for number in range(len(graph.captures)) for place in _Finder(graph, number).ends_of_blocks())
+    return frozenset(graph.groups[n].name for place in ends for n in place.groups)
+
+
 def _numbers(graph: Graph, groups: Sequence[str] | None) -> list[int]:
     """Return the numbers of groups by name."""
     known = {group.name: n for n, group in enumerate(graph.groups)}
@@ -260,6 +266,17 @@ class _Finder:
 
     def _stream(self, otherwise: Iterator[Place]) -> Iterator[Place]:
         """Yield the ends of blocks, and other places for groups that no block joins."""
+        found = self.ends_of_blocks()
+        yield from found
+        streams = {n for place in found for n in place.groups}
+        rest = [n for n in range(len(self._graph.groups)) if n not in streams]
+        for place in otherwise:
+            part = place.only(rest)
+            if part is not None:
+                yield part
+
+    def ends_of_blocks(self) -> list[Place]:
+        """Return the ends of blocks: of sums of branches, after the activation."""
         joined = {
             node
             for node, trail in zip(self._calls, self._trails, strict=True)
@@ -271,13 +288,7 @@ class _Finder:
                 last = last_of_block(node, joined, self._outputs)
                 if last is not None:
                     found += self._result(last)
-        yield from found
-        streams = {int(n) for place in found for n in np.unique(place.group)}
-        rest = [n for n in range(len(self._graph.groups)) if n not in streams]
-        for place in otherwise:
-            part = place.only(rest)
-            if part is not None:
-                yield part
+        return found
 
     def _joins(self, trail: Trail) -> bool:
         """Say whether a call adds two computed tensors that both carry channels of groups."""

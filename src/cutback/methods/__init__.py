@@ -6,5 +6,6 @@
 from cutback.methods.about import About, Description, Setting, describe, make_method, methods
 from cutback.methods.l1 import L1
 from cutback.methods.method import Method
+from cutback.methods.taylor import Taylor
 
-__all__ = ["L1", "About", "Description", "Method", "Setting", "describe", "make_method", "methods"]
+__all__ = ["L1", "About", "Description", "Method", "Setting", "Taylor", "describe", "make_method", "methods"]

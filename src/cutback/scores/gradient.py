@@ -135,10 +135,17 @@ def sample_count(inputs: Inputs) -> int:
     return len(first) if first.dim() else 1
 
 
-def places_of(graph: Graph, site: str, *, training: bool) -> Mapping[str, int]:
-    """Return at how many places of a site each group has gates in one mode; at least 1."""
+def places_of(graph: Graph, site: str, *, training: bool, groups: Sequence[str] | None = None) -> Mapping[str, int]:
+    """Return at how many places of a site each group has gates in one mode; at least 1.
+
+    Args:
+        graph: the traced model.
+        site: see ``cutback.gates``.
+        training: the mode.
+        groups: names of the groups that are looked at; all of them by default.
+    """
     number = next((n for n, each in enumerate(graph.captures) if each.training == training), 0)
-    places = Gates(graph, site, reading=False).places[number]
+    places = Gates(graph, site, groups=groups, reading=False).places[number]
     return {group.name: max(1, sum(place.has([n]) for place in places)) for n, group in enumerate(graph.groups)}
 
 
