@@ -5,5 +5,6 @@
 
 from cutback.methods.about import About, Description, Setting, describe, make_method, methods
 from cutback.methods.method import Method
+from cutback.methods.slimming import Slimming
 
-__all__ = ["About", "Description", "Method", "Setting", "describe", "make_method", "methods"]
+__all__ = ["About", "Description", "Method", "Setting", "Slimming", "describe", "make_method", "methods"]
