@@ -1,18 +1,16 @@
-"""The memory that a forward pass really takes, as the allocator hands it out."""
+"""The memory that a forward pass of the model itself takes while it runs."""
 
-import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from operator import itemgetter
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
-from torch import nn
-from torch.profiler import ProfilerActivity, profile
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cutback.graph.clone import set_training, state_tensors
-from cutback.graph.inputs import Inputs
+from cutback.graph.inputs import Inputs, tensors_in
 
 
 @dataclass(frozen=True)
@@ -21,8 +19,7 @@ class RunTimeMemory:
 
     Attributes:
         model: parameters and buffers, which lie there all the time.
-        activations: the most that was allocated at once during the pass beyond what was there before it: results,
-            and what operators need while they run.
+        activations: the most that was there at once during the pass beyond what was there before it.
     """
 
     model: int
@@ -37,9 +34,9 @@ class RunTimeMemory:
 def run_time_memory(model: nn.Module, example_inputs: object) -> RunTimeMemory:
     """Measure one forward pass in eval mode without gradients, on the device of the inputs, at their batch size.
 
-    It is what PyTorch's allocator hands out, so that it differs a little between versions and devices; memory that
-    libraries (oneDNN, cuDNN) take from elsewhere does not show. ``peak_memory`` tells what results alone need,
-    everywhere the same.
+    On a CUDA device it is what PyTorch's allocator hands out, what operators need while they run included. Elsewhere it
+    is the tensors that live at once, as the model's own code holds and drops them. ``peak_memory`` tells instead what
+    the captured graph needs for a batch of one, where each result is dropped after its last use.
 
     Args:
         model: any module; its mode is put back.
@@ -49,8 +46,8 @@ def run_time_memory(model: nn.Module, example_inputs: object) -> RunTimeMemory:
         >>> from torch import nn, zeros
         >>> net = nn.Sequential(nn.Linear(10, 1000), nn.ReLU(), nn.Linear(1000, 2))
         >>> found = run_time_memory(net, zeros(8, 10))
-        >>> found.model, found.activations >= 8 * 1000 * 4
-        (52008, True)
+        >>> found.model, found.activations
+        (52008, 64000)
     """
     inputs = Inputs.of(example_inputs)
     own = sum(state.numel() * state.element_size() for state in state_tensors(model).values())
@@ -65,16 +62,42 @@ def run_time_memory(model: nn.Module, example_inputs: object) -> RunTimeMemory:
         set_training(model, before)
 
 
+class _Alive(TorchDispatchMode):
+    """Notes the most bytes of tensors that live at once, each piece of memory once however many views it has.
+
+    Args:
+        given: tensors that were there before.
+    """
+
+    def __init__(self, given: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.most = 0
+        self._given = {StorageWeakRef(tensor.untyped_storage()) for tensor in given}
+        self._sizes: dict[StorageWeakRef, int] = {}
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> object:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tensors_in(result):
+            storage = tensor.untyped_storage()
+            reference = StorageWeakRef(storage)
+            if reference not in self._given:
+                self._sizes[reference] = storage.nbytes()
+        self._sizes = {reference: size for reference, size in self._sizes.items() if not reference.expired()}
+        self.most = max(self.most, sum(self._sizes.values()))
+        return result
+
+
 def _on_cpu(model: nn.Module, inputs: Inputs, _: torch.device) -> int:
-    """Add up what the profiler tells of each allocation and release, and return the highest sum."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+    """Return the most bytes of tensors that live at once."""
+    with _Alive([*state_tensors(model).values(), *inputs.tensors()]) as alive:
         model(*inputs.positional, **inputs.keyword)
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "trace.json"
-        found.export_chrome_trace(str(path))
-        events = json.loads(path.read_text())["traceEvents"]
-    changes = [(event["ts"], event["args"]["Bytes"]) for event in events if event.get("name") == "[memory]"]
-    return max(accumulate((size for _, size in sorted(changes, key=itemgetter(0))), initial=0))
+    return alive.most
 
 
 def _on_gpu(model: nn.Module, inputs: Inputs, device: torch.device) -> int:

@@ -4,7 +4,8 @@
 """
 
 from cutback.methods.about import About, Description, Setting, describe, make_method, methods
+from cutback.methods.l1 import L1
 from cutback.methods.method import Method
 from cutback.methods.slimming import Slimming
 
-__all__ = ["About", "Description", "Method", "Setting", "Slimming", "describe", "make_method", "methods"]
+__all__ = ["L1", "About", "Description", "Method", "Setting", "Slimming", "describe", "make_method", "methods"]

@@ -8,7 +8,7 @@ from torch.nn import functional
 from cutback.errors import UserMistake
 from cutback.methods.slimming.channel_selection import ChannelSelection
 from cutback.models.catalogue import ModelEntry, models
-from cutback.models.initialisation import initialise
+from cutback.surgery.initialise import initialise
 
 EXPANSION = 4
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from cutback.models.catalogue import ModelEntry, models
-from cutback.models.initialisation import initialise
+from cutback.surgery.initialise import initialise
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 STAGES_OF_19 = ((64, 64), (128, 128), *[(width,) * 4 for width in (256, 512, 512)])

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 import cutback
 from cutback.graph.graph import Graph
 from cutback.methods.slimming import ChannelSelection
-from tests.helpers import image, randomised
+from tests.helpers import chain, image, randomised
 
 
 class Block(nn.Module):
@@ -33,6 +33,10 @@ class Block(nn.Module):
 
 def block(seed: int = 0, *, selects: bool = True) -> nn.Module:
     return spread(randomised(Block(selects=selects), seed), seed)
+
+
+def chained() -> nn.Module:
+    return spread(chain((8, 12)))
 
 
 def spread(model: nn.Module, seed: int = 0) -> nn.Module:

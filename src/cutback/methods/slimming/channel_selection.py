@@ -33,6 +33,9 @@ class ChannelSelection(nn.Module):
         super().__init__()
         self.register_buffer("positions", torch.arange(channels))
 
+    def reset_parameters(self) -> None:
+        """Leave the positions: they are what the network has become, no weights."""
+
     def forward(self, features: Tensor) -> Tensor:
         """Return ``(N, len(positions), ...)`` for features ``(N, channels, ...)``."""
         return features.index_select(1, self.positions)

@@ -20,11 +20,11 @@ from cutback.methods.slimming.choosing import Choice, chosen, scores_of, warn_of
 from cutback.methods.slimming.histogram import histogram
 from cutback.methods.slimming.masking import mask_, mask_gradients_, silenced_places
 from cutback.methods.slimming.phases import Phases
-from cutback.methods.slimming.restarting import renew_
 from cutback.methods.slimming.sparsity import SCHEDULES, pull, sub_gradient
 from cutback.planning.budget import CHANNELS, Budget
 from cutback.planning.plan import Plan
 from cutback.scores.scales import BATCH_NORM, norm_scales
+from cutback.surgery.initialise import start_anew
 
 NEAR_ZERO = 0.01
 """Below this a scale counts as near zero in the records."""
@@ -32,7 +32,7 @@ NEAR_ZERO = 0.01
 
 @methods.register("slimming")
 class Slimming(Method):
-    """Trains with an L1 penalty on the scales of batch norms, then removes the channels of the smallest scales.
+    """Trains with an L1 penalty on the scales of batch norms, and removes channels of small scale.
 
     Args:
         graph: the traced model, with batch norms.
@@ -167,7 +167,7 @@ class Slimming(Method):
             self._carry_out(cut)
         if self.phases.begins_anew_after(step):
             if self.restart:
-                renew_(self.graph.model, self.optimizers, self.seed + step)
+                start_anew(self.graph.model, seed=self.seed + step, optimizers=self.optimizers, copies=self.copies)
             self._start()
         return cut is not None
 
