@@ -119,12 +119,8 @@ class Selected(Block):
 
     def __init__(self, channels: int, spelled: str) -> None:
         super().__init__(channels)
-        self.norm, self.inner, self.narrow = (
-            nn.BatchNorm2d(channels),
-            conv_norm(channels + 2, 8),
-            conv_norm(8, channels),
-        )
-        self.spelled = spelled
+        self.norm, self.spelled = nn.BatchNorm2d(channels), spelled
+        self.inner, self.narrow = conv_norm(channels + 2, 8), conv_norm(8, channels)
         self.register_buffer("positions", torch.tensor([*range(channels), 0, channels - 1]).flip(0))
 
     def forward(self, x):
