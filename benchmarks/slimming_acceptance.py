@@ -1,7 +1,7 @@
 """Network Slimming at the scale of minutes: do scales fall apart into two heaps, and is the lower one free to go?
 
-The digits of ``digits_protocol``, without shifts, scales that begin at 0.5, 20 epochs, weight decay 1e-4. The strength
-of the penalty is given by how far it pulls an unused scale in all (see ``cutback.methods.slimming.pull``). Each trained
+The digits of ``digits_protocol``, He's weights, scales that begin at 0.5, 20 epochs, weight decay 1e-4. The strength of
+the penalty is given by how far it pulls an unused scale in all (see ``cutback.methods.slimming.pull``). Each trained
 network is then cut, without any training after it, at one global threshold and at random.
 
 Run as a script it writes the table of ``src/cutback/methods/slimming/README.md``: ``--seeds 0 1``.
@@ -19,6 +19,7 @@ import cutback
 from benchmarks.digits_protocol import Digits, accuracy, digits, network, sgd, train
 from cutback.methods import Slimming
 from cutback.scores import Random
+from cutback.surgery.initialise import initialise
 
 DECAY, START = 1e-4, 0.5
 EPOCHS, STRENGTHS = 20, (0.0, 0.003, 0.01, 0.03)
@@ -78,6 +79,7 @@ def sparsely_trained(seed: int, strength: float, epochs: int = EPOCHS) -> Outcom
         epochs: passes over what is learnt.
     """
     data, model = digits(seed), network()
+    initialise(model)
     optimizer = sgd(model, DECAY)
     graph = cutback.trace(model, data.pictures[:2])
     steps = epochs * len(data.batches())
@@ -85,7 +87,7 @@ def sparsely_trained(seed: int, strength: float, epochs: int = EPOCHS) -> Outcom
         graph, steps=steps + 1, budget="channels=50%", optimizers=optimizer, sparsity=strength, initial_scale=START
     )
     with method:  # one step more than there are, so that it does not cut
-        train(model, data, optimizer, epochs=epochs, seed=seed, shift=0, method=method)
+        train(model, data, optimizer, epochs=epochs, seed=seed, method=method)
     pulled = method.records()["pull"]
     assert isinstance(pulled, float)  # noqa: S101 (so it is recorded)
     return Outcome(model, data, pulled)
