@@ -62,8 +62,8 @@ def test_parameters_and_macs_are_exact(name: str) -> None:
     assert (sum(parameter.numel() for parameter in model.parameters()), sum(macs)) == SIZES[name]
 
 
-@pytest.mark.parametrize("name", list(models))
-def test_every_model_maps_its_input_shape_to_its_classes(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in models if name != "retinanet"])
+def test_every_classifier_maps_its_input_shape_to_its_classes(name: str) -> None:
     entry = models.get(name)
     channels, height, width = entry.input_shape
     with torch.no_grad():

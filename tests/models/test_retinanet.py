@@ -31,6 +31,14 @@ def test_every_anchor_gets_logits_and_deltas_in_the_anchors_order(graph) -> None
     assert near > 3 * change[far.norm(dim=1) > 30].mean()
 
 
+def test_its_macs_are_those_of_each_layer(graph) -> None:
+    backbone = 9 * 16 * 32**2 + 2 * 9 * 16**2 * 32**2 + 9 * 16 * 32 * 16**2 + 3 * 9 * 32**2 * 16**2 + 16 * 32 * 16**2
+    backbone += 9 * 32 * 64 * 8**2 + 3 * 9 * 64**2 * 8**2 + 32 * 64 * 8**2
+    pyramid = 32 * 32 * 16**2 + 64 * 32 * 8**2 + 9 * 32**2 * (16**2 + 8**2 + 4**2)
+    head = (4 * 9 * 32**2 + 9 * 32 * ANCHORS * (10 + 4)) * (16**2 + 8**2 + 4**2)
+    assert cutback.measure.macs(graph.model, torch.zeros(1, 1, 64, 64)) == backbone + pyramid + head
+
+
 def test_every_anchor_starts_as_background() -> None:
     torch.manual_seed(1)
     logits, _ = build("retinanet")(torch.randn(2, 1, 64, 64))

@@ -2,9 +2,13 @@
 
 import torch
 from torch import Tensor, nn
+from torchvision.models import resnet18
 from torchvision.models.detection import fcos, retinanet
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+WIDTH = 128
+"""Channels of the pyramid and of the heads; torchvision's ready-made ones have 256."""
 
 
 class Dense(nn.Module):
@@ -12,14 +16,8 @@ class Dense(nn.Module):
 
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
-        self.backbone = resnet_fpn_backbone(
-            backbone_name="resnet18",
-            weights=None,
-            trainable_layers=5,
-            returned_layers=[2, 3, 4],
-            extra_blocks=LastLevelP6P7(256, 256),
-            norm_layer=nn.BatchNorm2d,
-        )
+        stages = {"layer2": "0", "layer3": "1", "layer4": "2"}
+        self.backbone = BackboneWithFPN(resnet18(), stages, [128, 256, 512], WIDTH, LastLevelP6P7(WIDTH, WIDTH))
         self.head = head
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -27,11 +25,11 @@ class Dense(nn.Module):
 
 
 def torchvision_retinanet() -> nn.Module:
-    return Dense(retinanet.RetinaNetHead(256, num_anchors=9, num_classes=5))
+    return Dense(retinanet.RetinaNetHead(WIDTH, num_anchors=9, num_classes=5))
 
 
 def torchvision_fcos() -> nn.Module:
-    return Dense(fcos.FCOSHead(256, num_anchors=1, num_classes=5))
+    return Dense(fcos.FCOSHead(WIDTH, num_anchors=1, num_classes=5))
 
 
 class Conv(nn.Module):
