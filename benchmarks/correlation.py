@@ -3,8 +3,8 @@
 Run ``python -m benchmarks.correlation``; minutes on one thread. For each seed a network of four convolutions (16, 32,
 32 and 64 filters, each with batch norm and ReLU) learns the noisy digits of scikit-learn, and is frozen. The oracle is
 the squared change of the loss without the unit, in eval mode, averaged over 20 batches of 64; scores see the same
-batches. Results for all 144 units together go to ``benchmarks/correlation.md``; the exit code is 1 where a bound is
-missed.
+batches (network and training: ``benchmarks/digits_protocol.py``). Results for all 144 units together go to
+``benchmarks/correlation.md``; the exit code is 1 where a bound is missed.
 
 The experiment is that of P. Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019, at the
 scale of minutes. "Taylor, averaged first" squares the mean of all batches' gradients, the wrong way round: near a
@@ -15,29 +15,26 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import pearsonr, spearmanr
-from sklearn.datasets import load_digits
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 import cutback
+from benchmarks.digits_protocol import trained
 from benchmarks.zoo.records import machine
 from cutback import scores
 from cutback.gates import Restarts
 from cutback.graph.graph import Graph
 from cutback.graph.inputs import Inputs
 from cutback.scores.oracle import losses_without
-from cutback.train.batches import random_shift
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "benchmarks" / "correlation.md"
-LEARNT, BATCH, NOISE = 1297, 64, 0.5
-RATE, MOMENTUM, DECAY = 0.05, 0.9, 5e-4
+NOISE = 0.5
 LEAST, GAP, MOST = 0.90, 0.15, 0.35
 AVERAGED, CONTROLS = "taylor, averaged first", ("l2", "bn-scale", "random")
 Loader = Sequence[tuple[Tensor, Tensor]]
@@ -58,35 +55,6 @@ SCORES: dict[str, Callable[[Loader, int], scores.Score]] = {
 Found = dict[str, tuple[float, float]]
 
 
-def network() -> nn.Sequential:
-    """Return the network, untrained."""
-    layers: list[nn.Module] = []
-    for before, width, pooled in ((1, 16, False), (16, 32, True), (32, 32, False), (32, 64, True)):
-        layers += [nn.Conv2d(before, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
-        layers += [nn.MaxPool2d(2)] if pooled else []
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
-
-
-def trained(seed: int, epochs: int) -> tuple[nn.Sequential, Loader]:
-    """Return a network that has learnt the digits, and the batches it has learnt."""
-    torch.manual_seed(seed)
-    digits: Any = load_digits()
-    pictures = torch.tensor(digits.images, dtype=torch.float32)[:, None]
-    pictures = (pictures - pictures.mean()) / pictures.std() + NOISE * torch.randn(pictures.shape)
-    order = torch.randperm(len(pictures))[:LEARNT]
-    pictures, labels = pictures[order], torch.tensor(digits.target)[order]
-    model, generator = network(), torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.SGD(model.parameters(), RATE, MOMENTUM, weight_decay=DECAY)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [epochs // 2, epochs * 3 // 4])
-    for _ in range(epochs):
-        for chosen in torch.randperm(LEARNT, generator=generator).split(BATCH):
-            optimizer.zero_grad()
-            cross_entropy(model(random_shift(pictures[chosen], 1, generator)), labels[chosen]).backward()
-            optimizer.step()
-        schedule.step()
-    return model.eval(), list(zip(pictures.split(BATCH), labels.split(BATCH), strict=True))
-
-
 def oracle(graph: Graph, loader: Loader) -> NDArray[np.float64]:
     """Return for each unit the mean over batches of the squared change of the loss without it."""
     restarts = Restarts(graph)
@@ -102,8 +70,8 @@ def oracle(graph: Graph, loader: Loader) -> NDArray[np.float64]:
 
 def correlations(seed: int, epochs: int = 6, batches: int = 20, names: Sequence[str] = tuple(SCORES)) -> Found:
     """Return for each score its rank correlation with the oracle and that of the logarithms."""
-    model, loader = trained(seed, epochs)
-    loader = loader[:batches]
+    model, data = trained(seed, epochs, noise=NOISE)
+    loader = data.batches()[:batches]
     graph = cutback.trace(model, loader[0][0][:2])
     truth = oracle(graph, loader)
     found: Found = {}

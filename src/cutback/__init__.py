@@ -10,7 +10,7 @@ Example:
     4
 """
 
-from cutback import errors, measure, scores
+from cutback import errors, measure, methods, scores
 from cutback.api import apply, apply_, load, load_plan, plan, prune, save, trace
 from cutback.errors import CutbackError
 from cutback.graph.graph import Graph
@@ -33,6 +33,7 @@ __all__ = [
     "load",
     "load_plan",
     "measure",
+    "methods",
     "plan",
     "prove",
     "prune",

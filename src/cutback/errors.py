@@ -106,3 +106,7 @@ class UnsupportedVersion(CutbackError):
 
 class DataError(UserMistake):
     """A data source that is missing, empty, damaged, or does not fit the model."""
+
+
+class ContractBroken(CutbackError):
+    """A plug-in does not keep a promise of its interface; the message says which."""

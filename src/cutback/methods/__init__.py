@@ -5,6 +5,7 @@
 
 from cutback.methods.about import About, Description, Setting, describe, make_method, methods
 from cutback.methods.group_fisher import GroupFisher
+from cutback.methods.l1 import L1
 from cutback.methods.method import Method
 
-__all__ = ["About", "Description", "GroupFisher", "Method", "Setting", "describe", "make_method", "methods"]
+__all__ = ["L1", "About", "Description", "GroupFisher", "Method", "Setting", "describe", "make_method", "methods"]

@@ -9,6 +9,18 @@ from cutback.models.lenet import LeNet5
 from cutback.models.mlp import MLP
 from cutback.models.mobilenet import MobileNetV1
 from cutback.models.resnet import CifarResNet
+from cutback.models.resnet_imagenet import ImageNetResNet
 from cutback.models.vgg import VGG16
 
-__all__ = ["MLP", "VGG16", "AlexNet", "CifarResNet", "LeNet5", "MobileNetV1", "ModelEntry", "build", "models"]
+__all__ = [
+    "MLP",
+    "VGG16",
+    "AlexNet",
+    "CifarResNet",
+    "ImageNetResNet",
+    "LeNet5",
+    "MobileNetV1",
+    "ModelEntry",
+    "build",
+    "models",
+]

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cutback.models.catalogue import ModelEntry, models
-from cutback.models.initialisation import initialise
+from cutback.surgery.initialise import initialise
 
 
 class MLP(nn.Module):

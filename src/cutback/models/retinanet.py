@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from cutback.models.boxes import decoded, grid_anchors, suppressed
 from cutback.models.catalogue import ModelEntry, models
-from cutback.models.initialisation import initialise
+from cutback.surgery.initialise import initialise
 
 STRIDES = (4, 8, 16)
 SCALES = (2.5, 2.5 * math.sqrt(2))
