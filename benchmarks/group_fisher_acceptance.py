@@ -201,16 +201,21 @@ def page(
 
 def main() -> int:
     """Run the experiment, and write the page."""
-    argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="so many of them, for a quick look")
+    options = parser.parse_args()
     torch.set_num_threads(1)
     train, test = gratings(PICTURES, seed=0), gratings(TEST, seed=1)
-    models = [trained(seed, train) for seed in SEEDS]
+    models = [trained(seed, train) for seed in SEEDS[: options.seeds]]
+    sys.stderr.write(f"trained: {', '.join(f'{accuracy(model, test):.3f}' for model in models)}\n")
     ranks = [correlations(model, train) for model in models]
+    sys.stderr.write(f"rank correlations with importance and norm: {ranks}\n")
     rows: dict[str, list[Row]] = {}
     for how in HOW:
-        for seed, model in zip(SEEDS, models, strict=True):
+        for seed, model in enumerate(models):
             small, _ = pruned(model, how, seed, train)
             rows.setdefault(how, []).append((accuracy(small, test), *left(small, model)))
+            sys.stderr.write(f"{how}, seed {seed}: accuracy {rows[how][-1][0]:.3f}\n")
     text, met = page([accuracy(model, test) for model in models], ranks, rows)
     PAGE.write_text(text, encoding="utf-8")
     sys.stdout.write(text)
