@@ -31,7 +31,7 @@ from cutback.train.user_code import load_function
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, TASK = ROOT / "benchmarks" / "detection.md", ROOT / "examples" / "detection.py"
-BATCH, RATE, LOWER, CLIP = 16, 0.01, 0.1, 10.0
+BATCH, RATE, LOWER, CLIP = 16, 3e-3, 0.1, 10.0
 INTERVAL, LOSS = 10, 0.05
 
 
@@ -87,7 +87,7 @@ def train(model: nn.Module, of: Task, epochs: int, rate: float, seed: int) -> No
 
 def made(model: nn.Module, rate: float) -> torch.optim.Optimizer:
     """Return the optimiser."""
-    return torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=1e-4)
+    return torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-3)
 
 
 def pruned(model: nn.Module, of: Task, entry: type[GroupFisher], seed: int, budget: str) -> tuple[Plan, int]:

@@ -30,21 +30,20 @@ def loss(outputs: tuple[Tensor, Tensor], targets: Tensor) -> Tensor:
 
     Args:
         outputs: logits (N, anchors, classes) and deltas (N, anchors, 4).
-        targets: (N, digits, 5), see ``digit_canvases.canvases``.
+        targets: (N, digits, 5), rows of -1 at the end, see ``digit_canvases.canvases``.
     """
     logits, deltas = outputs
     boxes = anchors(SIZE, SIZE).to(logits.device)
-    total, found = logits.new_zeros(()), 0
-    for own_logits, own_deltas, target in zip(logits, deltas, targets, strict=True):
-        thing = assigned(boxes, target[target[:, 4] >= 0])
-        wanted = torch.zeros_like(own_logits)
-        positive = thing >= 0
-        wanted[positive, target[thing[positive], 4].long()] = 1
-        total = total + focal(own_logits[thing > -2], wanted[thing > -2])
-        aim = encoded(target[thing[positive], :4], boxes[positive])
-        total = total + functional.smooth_l1_loss(own_deltas[positive], aim, beta=BETA, reduction="sum")
-        found += int(positive.sum())
-    return total / max(found, 1)
+    things = [target[target[:, 4] >= 0] for target in targets]
+    thing = torch.stack([assigned(boxes, own) for own in things])
+    image, anchor = (thing >= 0).nonzero(as_tuple=True)
+    aim = targets[image, thing[image, anchor]]
+    wanted = torch.zeros_like(logits)
+    wanted[image, anchor, aim[:, 4].long()] = 1
+    located = functional.smooth_l1_loss(
+        deltas[image, anchor], encoded(aim[:, :4], boxes[anchor]), beta=BETA, reduction="sum"
+    )
+    return (focal(logits[thing > -2], wanted[thing > -2]) + located) / max(len(image), 1)
 
 
 def assigned(boxes: Tensor, things: Tensor) -> Tensor:
