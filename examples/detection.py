@@ -20,7 +20,7 @@ from cutback.models.retinanet import anchors, detections
 FOUND, MISSED = 0.5, 0.4
 """An anchor that overlaps a digit by so much is to find it; one that overlaps none by so much is background."""
 ALPHA, GAMMA, BETA = 0.25, 2.0, 0.11
-COUNTS = {"train": 3000, "validation": 300, "test": 500}
+COUNTS = {"train": 1600, "validation": 100, "test": 300}
 
 higher_is_better = True
 
