@@ -2,8 +2,8 @@
 
 Run ``python -m benchmarks.detection``; about ten minutes on one thread. The small RetinaNet of `cutback.models`
 (residual backbone, feature pyramid, one head for three levels) learns handwritten digits on canvases
-(`examples/detection.py`: data, losses and metric). `group-fisher` then takes three units every 10 steps (the
-paper's interval for detectors) from backbone, pyramid and head together until half the MACs are left, while training goes on at
+(`examples/detection.py`: data, losses and metric). `group-fisher` then takes three units every 10 steps (the paper's
+interval for detectors) from backbone, pyramid and head together until half the MACs are left, while training goes on at
 a tenth of the rate; fine-tuning follows. A second network goes the same way with units drawn by chance. The best epoch
 is chosen on validation canvases; test canvases are read once for each row. Results go to ``benchmarks/detection.md``;
 the exit code is 1 if the pruned detector loses more than five points.

@@ -2,34 +2,37 @@
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import resnet18
 from torchvision.models.detection import fcos, retinanet
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-WIDTH = 128
+WIDTH = 64
 """Channels of the pyramid and of the heads; torchvision's ready-made ones have 256."""
 
 
 class Dense(nn.Module):
     """Backbone, pyramid and head of a one-stage detector: images in, what the head predicts out."""
 
-    def __init__(self, head: nn.Module) -> None:
+    def __init__(self, head: nn.Module, levels: int) -> None:
         super().__init__()
         stages = {"layer2": "0", "layer3": "1", "layer4": "2"}
-        self.backbone = BackboneWithFPN(resnet18(), stages, [128, 256, 512], WIDTH, LastLevelP6P7(WIDTH, WIDTH))
+        self.levels = levels
+        more = LastLevelP6P7(WIDTH, WIDTH) if levels > 3 else None
+        self.backbone = BackboneWithFPN(ResNet(BasicBlock, [1, 1, 1, 1]), stages, [128, 256, 512], WIDTH, more)
         self.head = head
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        return list(self.head(list(self.backbone(images).values())).values())
+        return list(self.head(list(self.backbone(images).values())[: self.levels]).values())
 
 
 def torchvision_retinanet() -> nn.Module:
-    return Dense(retinanet.RetinaNetHead(WIDTH, num_anchors=9, num_classes=5))
+    return Dense(retinanet.RetinaNetHead(WIDTH, num_anchors=9, num_classes=5), levels=5)
 
 
 def torchvision_fcos() -> nn.Module:
-    return Dense(fcos.FCOSHead(WIDTH, num_anchors=1, num_classes=5))
+    # A level of one position on small images would be too little for a group norm, which wants more than one value.
+    return Dense(fcos.FCOSHead(WIDTH, num_anchors=1, num_classes=5), levels=3)
 
 
 class Conv(nn.Module):

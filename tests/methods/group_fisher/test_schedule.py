@@ -65,7 +65,7 @@ def test_several_units_go_at_once_where_so_set_and_the_cheapest_for_what_they_sa
 
 
 def test_it_cuts_every_so_many_removals_and_stops_at_the_first_with_which_the_budget_is_met():
-    method = method_of(interval=2, cut_every=5)
+    method = method_of(interval=2, cut_every=12)
     model = method.graph.model
     dense, cuts, figures = macs(model, PICTURES[:1]), [], []
     with method:
@@ -77,7 +77,7 @@ def test_it_cuts_every_so_many_removals_and_stops_at_the_first_with_which_the_bu
             if method.finished:
                 break
     assert method.finished
-    assert all(number % 10 == 0 for number in cuts[:-1])
+    assert all(number % 24 == 0 for number in cuts[:-1])
     assert number == cuts[-1]
     assert figures[-1] <= dense // 2 < figures[-2]
     assert macs(model, PICTURES[:1]) == figures[-1]
@@ -89,7 +89,7 @@ def test_it_cuts_every_so_many_removals_and_stops_at_the_first_with_which_the_bu
 
 
 def test_without_the_last_unit_the_budget_was_not_met():
-    method = method_of(budget="macs=80%", interval=1, cut_every=1)
+    method = method_of(budget="macs=90%", interval=1, cut_every=1)
     figures = []
     with method:
         while not method.finished:
@@ -97,7 +97,7 @@ def test_without_the_last_unit_the_budget_was_not_met():
             figures.append(method.plan().costs["macs"].after)
     dense = method.plan().costs["macs"].before
     assert len(figures) > 2
-    assert figures[-1] <= 0.8 * dense < figures[-2]
+    assert figures[-1] <= 0.9 * dense < figures[-2]
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -161,7 +161,7 @@ def test_a_budget_out_of_reach_is_refused_before_any_work():
 
 
 def test_several_budgets_are_all_met():
-    method = method_of(budget=["macs=70%", "memory=60%"], interval=1, removed=3, cut_every=6)
+    method = method_of(budget=["macs=70%", "memory=60%"], interval=1, removed=3)
     with method:
         while not method.finished:
             step(method)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import cutback
+from cutback.gates import ungatable_groups
 from cutback.methods import GroupFisher
 from cutback.methods.group_fisher.units import is_internal
 from cutback.planning.assemble import plan_for
@@ -128,3 +129,16 @@ def test_a_group_norm_loses_as_many_units_in_each_group_together():
 def test_ignored_layers_stay_whole():
     with method_of(made(Pyramid), ignore="lateral*,classify") as method:
         assert set(method._gates.groups) == {"fine.0", "coarse.0", "smooth_fine", "locate"}
+
+
+class Summed(nn.Module):
+    def forward(self, x):
+        return x.sum(1)
+
+
+def test_units_that_no_layer_reads_stay():
+    net = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.ReLU(), Summed())
+    with method_of(net, budget="macs=70%") as method:
+        assert {group.name for group in method.graph.groups} == {"0", "2"}
+        assert ungatable_groups(method.graph, "input") == {"2": "it has no input that a gate could stand at"}
+        assert method._gates.groups == ("0",)
