@@ -78,8 +78,8 @@ def test_sizes_are_those_that_network_slimming_reports(name: str) -> None:
     assert 0.99 < 2 * macs / PUBLISHED[name][1] < 1.0005
 
 
-@pytest.mark.parametrize("name", list(models))
-def test_every_model_maps_its_input_shape_to_its_classes(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in models if name != "retinanet"])
+def test_every_classifier_maps_its_input_shape_to_its_classes(name: str) -> None:
     entry = models.get(name)
     channels, height, width = entry.input_shape
     with torch.no_grad():
