@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from cutback.errors import UserMistake
 from cutback.scores import Oracle
 from tests.scores.networks import NETWORKS, Batches, rated, traced
 
@@ -75,3 +76,11 @@ def test_by_the_size_of_the_change():
     assert any((values < 0).any() for values in signed.values())
     for group, values in signed.items():
         assert torch.equal(size[group], values.abs())
+
+
+@pytest.mark.parametrize(
+    ("loss", "says"), [(lambda outputs, labels: outputs, r"gave shape \(4, 4\)"), (lambda *_: None, "gave NoneType")]
+)
+def test_what_is_no_loss_is_named(loss, says):
+    with pytest.raises(UserMistake, match=f"{says}; return a scalar tensor"):
+        rated(traced("residual"), Oracle(Batches(), loss))

@@ -82,9 +82,9 @@ class Fisher(SampleScore):
 @scores.register("group-fisher")
 @dataclass(frozen=True)
 class GroupFisher(SampleScore):
-    """The same, summed over coupled places before squaring.
+    """Squared gate gradients, summed over coupled places first.
 
-    Gates stand at the inputs of all layers that consume the unit's channels.
+    The mean over samples. Gates stand at the inputs of all layers that consume the unit's channels.
     """
 
     about = About("Liu 2021, section 3", needs=_NEEDS, lowest=("dead",))
