@@ -34,7 +34,7 @@ class Oracle:
         samples: at most so many samples, each under one mask, in one pass (one mask's batch at least).
     """
 
-    about = About("Molchanov 2017, section 2.2", needs=("activations", "labels"))
+    about = About("Molchanov 2017, section 2.2", needs=("activations", "labels"), coupled="all silenced")
 
     loader: Iterable[object]
     loss: Callable[..., Tensor]

@@ -46,7 +46,11 @@ class TaylorSecond(GradientScore):
     """
 
     about = About(
-        "Molchanov 2019, second order", needs=("activations", "gradients", "labels"), lowest=("dead",), batchwise=True
+        "Molchanov 2019, second order",
+        needs=("activations", "gradients", "labels"),
+        lowest=("dead",),
+        batchwise=True,
+        coupled="one gate / B",
     )
 
     probes: int = field(default=32, kw_only=True)
