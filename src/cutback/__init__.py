@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cutback import errors, measure, scores
+    from cutback import errors, measure, methods, scores
     from cutback.api import apply, apply_, load, load_plan, plan, prune, save, trace
     from cutback.errors import CutbackError
     from cutback.graph.graph import Graph
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from cutback.planning.sensitivity import Sensitivity
     from cutback.surgery.verify import Proof, prove
     from cutback.surgery.wrappers import rewrap
+    from cutback.trials.correlation import Correlation, correlate
     from cutback.trials.sensitivity import sensitivity
 
 __version__ = "0.1.0"
 __all__ = [
+    "Correlation",
     "CutbackError",
     "Graph",
     "Plan",
@@ -33,10 +35,12 @@ __all__ = [
     "Sensitivity",
     "apply",
     "apply_",
+    "correlate",
     "errors",
     "load",
     "load_plan",
     "measure",
+    "methods",
     "plan",
     "prove",
     "prune",
@@ -54,6 +58,7 @@ _HOMES = {
     "cutback.planning.sensitivity": ("Sensitivity",),
     "cutback.surgery.verify": ("Proof", "prove"),
     "cutback.surgery.wrappers": ("rewrap",),
+    "cutback.trials.correlation": ("Correlation", "correlate"),
     "cutback.trials.sensitivity": ("sensitivity",),
 }
 """Where each public name comes from; one that is missing here is a module of this package."""

@@ -110,3 +110,11 @@ class DataError(UserMistake):
 
 class TaskError(UserMistake):
     """A user's task (loss, metric) that lacks a part, or whose functions fail or return what cannot be used."""
+
+
+class MethodUnfinished(CutbackError):
+    """A method has not reached its budget in the training it was given."""
+
+
+class ContractBroken(CutbackError):
+    """A plug-in does not keep a promise of its interface; the message says which."""

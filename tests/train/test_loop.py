@@ -1,6 +1,7 @@
 """The training loop: it learns, repeats itself by seed, restores what it touched and refuses what does not fit."""
 
 import dataclasses
+import json
 import random
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
 from cutback.errors import DataError, UserMistake
-from cutback.train import Data, TrainingDiverged, evaluate, fit, load_data
+from cutback.train import Data, FitResult, TrainingDiverged, evaluate, fit, load_data
 
 
 class SmallNet(nn.Module):
@@ -61,8 +62,10 @@ def test_it_learns_and_keeps_the_best_epoch() -> None:
     model.block.eval()
     result = fit(model, data, epochs=6, seed=0, progress=lambda *step: told.append(step))
     validations = [epoch.validation for epoch in result.epochs]
-    assert result.best.top1 == max(accuracy.top1 for accuracy in validations)
-    assert validations[result.best_epoch - 1] == result.best == evaluate(model, data.validation)
+    assert result.chosen == max(validations)
+    assert validations[result.chosen_epoch - 1] == result.chosen == evaluate(model, data.validation).top1
+    assert result.chosen not in validations[result.chosen_epoch :]
+    assert FitResult.from_document(json.loads(json.dumps(result.to_document()))) == result
     assert (result.last, [epoch.number for epoch in result.epochs]) == (validations[-1], list(range(1, 7)))
     assert result.epochs[-1].train_loss < result.epochs[0].train_loss
     assert evaluate(model, data.test).top1 > 0.93
@@ -94,7 +97,7 @@ def test_no_epochs_and_an_interrupt_leave_the_best_weights() -> None:
     model, data = small_net(), small_data()
     found = [tensor.clone() for tensor in weights(model)]
     result = fit(model, data, epochs=0, seed=0)
-    assert (result.epochs, result.best_epoch, result.best) == ((), 0, result.start)
+    assert (result.epochs, result.chosen_epoch, result.chosen) == ((), 0, result.start)
 
     def interrupt(done: int, total: int, text: str) -> None:
         raise KeyboardInterrupt

@@ -3,7 +3,8 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast, get_type_hints
+from types import UnionType
+from typing import TYPE_CHECKING, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from cutback.errors import UnknownName, UserMistake
 from cutback.graph.graph import Graph
@@ -115,7 +116,8 @@ def make_method(
 
     Raises:
         UnknownName: no method has that name, or it has no such setting.
-        UserMistake: a setting cannot be read, or is missing.
+        UserMistake: a setting cannot be read, something that is needed is missing, or a budget is given to a method
+            that takes none.
         CutbackError: the method refuses the model.
     """
     entry = methods.get(name)
@@ -132,21 +134,36 @@ def make_method(
     if missing:
         raise UserMistake(f"method {name!r} needs {' and '.join(missing)}; give each as NAME=VALUE")
     passed = {key: value for key, value in (given or {}).items() if key in accepted and value is not None}
+    lacking = [need for need in entry.about.needs if accepted[need].default is inspect.Parameter.empty]
+    lacking = [need for need in lacking if need not in passed]
+    if lacking:
+        raise UserMistake(f"method {name!r} needs {' and '.join(lacking)}; pass given={{{lacking[0]!r}: ...}}")
+    if entry.about.budget in ("finds_width", "none") and (given or {}).get("budget"):
+        raise UserMistake(f"method {name!r} takes no budget ({entry.about.budget}); leave it out")
     return cast("Callable[..., Method]", entry)(graph, **passed, **read)
 
 
 def _settings(entry: type["Method"]) -> tuple[Setting, ...]:
-    """Return the settings that a method's constructor takes."""
+    """Return the settings that a method's constructor takes: those that can be written as text."""
     hints = get_type_hints(entry.__init__)
     found: list[Setting] = []
     for name, parameter in inspect.signature(entry).parameters.items():
         if name in _GIVEN or parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
             continue
         hint = hints[name]
+        if not _is_simple(hint):
+            continue
         kind = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
         required = parameter.default is inspect.Parameter.empty
         found.append(Setting(name, kind, None if required else parameter.default, required))
     return tuple(found)
+
+
+def _is_simple(hint: object) -> bool:
+    """Whether some value of a type can be written as text: that of a number, text or choice, or a union with one."""
+    if get_origin(hint) in (Union, UnionType):
+        return any(map(_is_simple, get_args(hint)))
+    return hint in (bool, int, float, str) or get_origin(hint) is Literal
 
 
 def _read(text: str, setting: Setting, method: str) -> Simple:

@@ -27,6 +27,7 @@ class Method(ABC):
     The loop calls it at four places of each step::
 
         with method:
+            model = cutback.rewrap(model)  # only where it is wrapped: some methods cut on entry
             for inputs, labels in loader:
                 (loss_function(model(inputs), labels) + method.penalty()).backward()
                 method.after_backward()  # each micro-batch
@@ -72,6 +73,7 @@ class Method(ABC):
         self.budgets = parse_budgets(budget if isinstance(budget, str | Budget | None) else list(budget))
         self.optimizers = [optimizers] if isinstance(optimizers, Optimizer) else list(optimizers)
         self.copies = [copies] if isinstance(copies, nn.Module) else list(copies)
+        self._wrappers = graph.wrappers  # a graph traced again has none, but the processes are the same
         self._plan: Plan | None = None
         self._attached = False
 
@@ -132,6 +134,13 @@ class Method(ABC):
         """Return the plan that leads from the dense network to the model as it is now, ``None`` while it is whole."""
         return self._plan
 
+    def records(self) -> dict[str, object]:
+        """Return what a log of the run should keep of this moment, for JSON: numbers, and histograms, by name.
+
+        A histogram is ``{"edges": [...], "counts": [...]}`` with one edge more than counts.
+        """
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         """Return all that is needed to go on: dicts with text keys, lists, tensors, numbers, text and ``None``.
 
@@ -165,7 +174,7 @@ class Method(ABC):
             DifferentCuts: the processes that train together have made different plans.
             CutbackError: see ``cutback.apply_``; the model is as it was.
         """
-        check_same_on_all_ranks(self.graph.wrappers, plan)
+        check_same_on_all_ranks(self._wrappers, plan)
         cut_in_place(self.graph, plan, optimizers=self.optimizers, copies=self.copies, gradients="clear", prove=prove)
         self._plan = plan if self._plan is None else self._plan.then(plan)
         self.graph = retraced(self.graph)

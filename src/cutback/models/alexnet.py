@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from cutback.errors import UserMistake
 from cutback.models.catalogue import ModelEntry, models
-from cutback.models.initialisation import initialise
+from cutback.surgery.initialise import initialise
 
 MINIMUM_SIZE = 15
 

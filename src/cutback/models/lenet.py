@@ -5,7 +5,7 @@ from torch.nn import functional
 
 from cutback.errors import UserMistake
 from cutback.models.catalogue import ModelEntry, models
-from cutback.models.initialisation import initialise
+from cutback.surgery.initialise import initialise
 
 MINIMUM_SIZE = 16
 

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from cutback.errors import UserMistake
 from cutback.models.catalogue import ModelEntry, models
-from cutback.models.initialisation import initialise
+from cutback.surgery.initialise import initialise
 
 # Width and stride of each depthwise separable block.
 BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))

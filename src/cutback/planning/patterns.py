@@ -29,14 +29,14 @@ def as_patterns(argument: str, given: object) -> tuple[str, ...]:
 
 
 def matching(pattern: str, paths: Sequence[str], argument: str) -> list[str]:
-    """Return the paths a glob matches, among all modules (``ignore``) or the layers that can be cut (``keep``).
+    """Return the paths a glob matches: modules (``ignore``, ``skip``) or layers to cut (``keep``, ``ratios``).
 
     Raises:
         UnknownName: none does; the message lists near misses.
     """
     found = [path for path in paths if fnmatch.fnmatchcase(path, pattern)]
     if not found:
-        what = "module" if argument == "ignore" else "layer that can be cut"
+        what = "module" if argument in ("ignore", "skip") else "layer that can be cut"
         raise UnknownName(f"{argument} pattern {pattern!r} matches no {what}; {near_misses(pattern, list(paths))}")
     return found
 

@@ -66,6 +66,10 @@ class Task:
         """Say whether one figure is better than another; what is not a number is never better."""
         return figure > other if self.higher_is_better else figure < other
 
+    def shown(self, figure: float) -> str:
+        """Write a figure for people: accuracies in per cent."""
+        return f"{figure:.1%}" if self.name == CLASSIFICATION else f"{figure:.4g}"
+
     def _loss_of_outputs(self, model: nn.Module, inputs: Any, targets: Any) -> Tensor:  # noqa: ANN401
         return self.loss(model(inputs), targets)
 
