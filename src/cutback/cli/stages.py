@@ -55,6 +55,10 @@ class State:
     logged: int = 0
     seconds: float = 0.0
 
+    def to_tree(self) -> dict[str, Any]:
+        """Return all of it, for a checkpoint."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
     @property
     def worth_keeping(self) -> bool:
         """Whether a training has begun, so that there is something to go on from."""
@@ -267,7 +271,7 @@ class Stages:
         state = self._state
         if self._job.launch.is_main:
             state.logged, state.seconds = self._folder.logged, time.monotonic() - self._start
-            self._folder.save({field.name: getattr(state, field.name) for field in dataclasses.fields(state)})
+            self._folder.save(state.to_tree())
 
     def _restore(self) -> None:
         """Make the network what it was at the start of the part at hand."""
