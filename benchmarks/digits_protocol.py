@@ -21,7 +21,7 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import MultiStepLR
 
 from cutback.methods import Method
-from cutback.train.batches import random_shift
+from cutback.train.augmentation import random_shift
 
 LEARNT, BATCH = 1297, 64
 RATE, MOMENTUM = 0.05, 0.9
@@ -102,7 +102,9 @@ def train(
     model.train()
     for _ in range(epochs):
         for chosen in torch.randperm(len(data.labels), generator=generator).split(BATCH):
-            pictures = random_shift(data.pictures[chosen], shift, generator) if shift else data.pictures[chosen]
+            pictures = data.pictures[chosen]
+            if shift:
+                pictures = random_shift(pictures, shift, generator, border=float(pictures.min()))
             optimizer.zero_grad()
             loss = cross_entropy(model(pictures), data.labels[chosen])
             if method is None:

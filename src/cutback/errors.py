@@ -108,5 +108,13 @@ class DataError(UserMistake):
     """A data source that is missing, empty, damaged, or does not fit the model."""
 
 
+class TaskError(UserMistake):
+    """A user's task (loss, metric) that lacks a part, or whose functions fail or return what cannot be used."""
+
+
+class MethodUnfinished(CutbackError):
+    """A method has not reached its budget in the training it was given."""
+
+
 class ContractBroken(CutbackError):
     """A plug-in does not keep a promise of its interface; the message says which."""

@@ -10,6 +10,7 @@ import cutback
 from cutback.cli import check
 from cutback.cli.main import main
 from cutback.errors import DataError, NotEquivalent
+from cutback.methods import methods
 from cutback.scores import scores
 from tests.cli.helpers import refusal
 
@@ -49,15 +50,22 @@ def test_scores_are_listed_one_a_line_with_their_source(capsys) -> None:
         "source": "Li 2016, section 3.1",
         "needs": ["weights"],
         "aggregate": "sum",
+        "coupled": "sum",
     }
 
 
-def test_methods_are_listed_or_said_to_be_missing(capsys) -> None:
+def test_methods_are_listed_one_a_line_with_their_paper(capsys) -> None:
     assert main(["methods"]) == 0
-    shown = capsys.readouterr().out
+    title, *lines = capsys.readouterr().out.splitlines()
+    assert title.split("  ")[0] == "method"
+    assert [line.split()[0] for line in lines] == sorted(methods)
+    assert next(line for line in lines if line.startswith("l1 ")).rstrip().endswith("ICLR 2017, arXiv:1608.08710")
     assert main(["methods", "--json"]) == 0
-    listed = json.loads(capsys.readouterr().out)["methods"]
-    assert shown.startswith("method") if listed else "no methods" in shown
+    listed = {method["name"]: method for method in json.loads(capsys.readouterr().out)["methods"]}
+    assert listed["l1"]["about"]["title"] == "Pruning Filters for Efficient ConvNets"
+    assert listed["l1"]["about"]["budget"] == "hits"
+    settings = {setting["name"]: setting for setting in listed["l1"]["settings"]}
+    assert settings["tolerance"] == {"name": "tolerance", "kind": "float", "default": 0.02, "required": False}
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,11 @@ def test_the_demo_in_short(tmp_path, monkeypatch, capsys) -> None:
     assert main(["prune", "cutback:resnet20", *options]) == 0
     out = capsys.readouterr().out
     assert sorted(path.name for path in Path("runs/demo").iterdir()) == [
+        "checkpoints",
+        "config.json",
+        "log.jsonl",
         "model.safetensors",
+        "networks",
         "plan.json",
         "report.json",
     ]

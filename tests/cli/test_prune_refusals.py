@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cutback.cli import job
 from cutback.cli.models import load_model
+from cutback.train import Loop
 from tests.cli.helpers import MIXED, SMALL, draw, refusal, write
 
 
@@ -19,7 +19,7 @@ def folder(tmp_path, monkeypatch):
         raise AssertionError("training started")
 
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(job, "fit", trained)
+    monkeypatch.setattr(Loop, "run", trained)
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "small.py", SMALL)
     write(tmp_path / "mixed.py", MIXED)

@@ -16,7 +16,7 @@ from cutback.cli.main import main
 from cutback.cli.models import load_model
 from cutback.errors import UserMistake
 from cutback.measure.setting import cache_folder
-from cutback.train import evaluate, load_data
+from cutback.train import Loop, evaluate, load_data
 from cutback.train.batches import batches
 from tests.cli.helpers import SMALL, refusal, write
 
@@ -166,7 +166,7 @@ def test_prune_to_a_latency_measures_and_says_so(capsys, folder) -> None:
 
 
 def test_a_latency_out_of_reach_is_refused_before_any_training(capsys, folder, monkeypatch) -> None:
-    monkeypatch.setattr("cutback.cli.job.fit", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(Loop, "run", lambda *_, **__: pytest.fail("trained"))
     told = refusal(capsys, "prune", "my.py:make", "--train", "5", "--budget", "latency=0.001ms")
     assert "lowest reachable" in told
     assert not (folder / "runs").exists()

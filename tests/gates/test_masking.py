@@ -138,3 +138,45 @@ def test_wrong_factors_are_named():
         gates.graph.model.eval()
         with pytest.raises(UserMistake, match="group stem have 4 rows for 5 samples"):
             gates.graph.model(IMAGES)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_masks_at_a_site_of_their_own_leave_gates_where_they_are(training):
+    """As if masked copies of the weights were used, with gates written out at the reading site."""
+    model = two_blocks().train(training)
+    factors = {name: (factor > 0.4).double() for name, factor in drawn().items()}
+    with Gates(traced(model), "stream", masks="consumer") as gates:
+        gates.mask(factors)
+        F.cross_entropy(model(IMAGES), LABELS).backward()
+        found = gates.take()
+    again = two_blocks().train(training)
+    with torch.no_grad():
+        again.first.weight.mul_(factors["stem"][:, None, None])
+        again.third.weight.mul_(factors["stem"][:, None, None])
+        again.head.weight.mul_(factors["stem"])
+        again.second.weight.mul_(factors["first"][:, None, None])
+        again.fourth.weight.mul_(factors["third"][:, None, None])
+    leaves = {name: torch.ones(BATCH, units).double().requires_grad_() for name, units in UNITS.items()}
+    F.cross_entropy(again.gated(IMAGES, "stream", leaves), LABELS).backward()
+    for name, leaf in leaves.items():
+        assert relative(found[name], leaf.grad) < 1e-10
+        assert not found[name][:, factors[name] == 0].any()
+
+
+def test_masks_of_each_sample_ask_only_what_comes_after_them():
+    model = two_blocks().eval()
+    rows = drawn(BATCH)
+    with Gates(traced(model), "norm", masks="consumer", reading=False) as gates:
+        gates.mask(rows)
+        found = model(IMAGES)
+    assert torch.allclose(found, model.gated(IMAGES, "consumer", rows), rtol=1e-10)
+
+
+def test_lifted_gates_show_the_model_as_it_is():
+    model = two_blocks().eval()
+    with Gates(traced(model), reading=False) as gates:
+        gates.mask(drawn())
+        masked = model(IMAGES)
+        with gates.lifted():
+            assert torch.equal(model(IMAGES), model.gated(IMAGES, "", {}))
+        assert torch.equal(model(IMAGES), masked)

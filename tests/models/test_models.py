@@ -26,6 +26,7 @@ SIZES = {  # parameters, multiply-accumulates of convolutions and linear layers
     "resnet110": (1_727_962, 252_887_680),
     # Two projections, 16 to 32 and 32 to 64 channels, each on a grid of a quarter of the pixels.
     "resnet56-b": (853_018 + 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64, 125_485_696 + 16 * 32 * 256 + 32 * 64 * 64),
+    "resnet34": (21_797_672, 3_663_761_408),
     "mobilenetv1": (3_217_226, 46_354_432),
 }
 WEIGHTS = [
@@ -77,8 +78,8 @@ def test_sizes_are_those_that_network_slimming_reports(name: str) -> None:
     assert 0.99 < 2 * macs / PUBLISHED[name][1] < 1.0005
 
 
-@pytest.mark.parametrize("name", list(models))
-def test_every_model_maps_its_input_shape_to_its_classes(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in models if name != "retinanet"])
+def test_every_classifier_maps_its_input_shape_to_its_classes(name: str) -> None:
     entry = models.get(name)
     channels, height, width = entry.input_shape
     with torch.no_grad():

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from cutback.errors import UserMistake
 from cutback.scores import Oracle
 from tests.scores.networks import NETWORKS, Batches, rated, traced
 
@@ -75,3 +76,27 @@ def test_by_the_size_of_the_change():
     assert any((values < 0).any() for values in signed.values())
     for group, values in signed.items():
         assert torch.equal(size[group], values.abs())
+
+
+def test_squares_are_of_each_batch_before_they_are_averaged():
+    model, batches = NETWORKS["projected"]().double().eval(), list(Batches(sizes=(4, 2), dtype=torch.float64))
+    found = rated(traced("projected", torch.float64), Oracle(batches, cross_entropy, squared=True))
+    for group, units in UNITS["projected"].items():
+        expected = torch.zeros(units, dtype=torch.float64)
+        for pictures, labels in batches:
+            change = loop("projected", model, [(pictures, labels)])[group]  # of what loss_of divides by all six samples
+            expected += torch.tensor(change).mul(6 / len(labels)).square() * len(labels) / 6
+        assert torch.allclose(found[group], expected.double(), rtol=1e-6)
+
+
+def test_a_change_is_absolute_or_squared():
+    with pytest.raises(UserMistake, match="absolute"):
+        Oracle([], cross_entropy, absolute=True, squared=True)
+
+
+@pytest.mark.parametrize(
+    ("loss", "says"), [(lambda outputs, labels: outputs, r"gave shape \(4, 4\)"), (lambda *_: None, "gave NoneType")]
+)
+def test_what_is_no_loss_is_named(loss, says):
+    with pytest.raises(UserMistake, match=f"{says}; return a scalar tensor"):
+        rated(traced("residual"), Oracle(Batches(), loss))

@@ -14,7 +14,7 @@ def test_digits_are_cut_normalised_and_the_same_for_the_same_seed() -> None:
     data, again, other = (load_data("digits", seed=seed) for seed in (3, 3, 4))
     images, labels = data.train[:]
     assert [len(split) for split in (data.train, data.validation, data.test)] == [1079, 359, 359]
-    assert (data.input_shape, data.num_classes, data.shift) == ((1, 8, 8), 10, 1)
+    assert (data.input_shape, data.num_classes, str(data.augmentation)) == ((1, 8, 8), 10, "shift:1")
     assert images.dtype == torch.float32
     assert labels.dtype == torch.int64
     assert images.mean().abs() < 1e-5

@@ -1,6 +1,7 @@
 """The training loop: it learns, repeats itself by seed, restores what it touched and refuses what does not fit."""
 
 import dataclasses
+import json
 import random
 
 import numpy as np
@@ -10,8 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
 from cutback.errors import DataError, UserMistake
-from cutback.train import Data, TrainingDiverged, evaluate, fit, load_data
-from cutback.train.batches import random_shift
+from cutback.train import Data, FitResult, TrainingDiverged, evaluate, fit, load_data
 
 
 class SmallNet(nn.Module):
@@ -62,8 +62,10 @@ def test_it_learns_and_keeps_the_best_epoch() -> None:
     model.block.eval()
     result = fit(model, data, epochs=6, seed=0, progress=lambda *step: told.append(step))
     validations = [epoch.validation for epoch in result.epochs]
-    assert result.best.top1 == max(accuracy.top1 for accuracy in validations)
-    assert validations[result.best_epoch - 1] == result.best == evaluate(model, data.validation)
+    assert result.chosen == max(validations)
+    assert validations[result.chosen_epoch - 1] == result.chosen == evaluate(model, data.validation).top1
+    assert result.chosen not in validations[result.chosen_epoch :]
+    assert FitResult.from_document(json.loads(json.dumps(result.to_document()))) == result
     assert (result.last, [epoch.number for epoch in result.epochs]) == (validations[-1], list(range(1, 7)))
     assert result.epochs[-1].train_loss < result.epochs[0].train_loss
     assert evaluate(model, data.test).top1 > 0.93
@@ -95,7 +97,7 @@ def test_no_epochs_and_an_interrupt_leave_the_best_weights() -> None:
     model, data = small_net(), small_data()
     found = [tensor.clone() for tensor in weights(model)]
     result = fit(model, data, epochs=0, seed=0)
-    assert (result.epochs, result.best_epoch, result.best) == ((), 0, result.start)
+    assert (result.epochs, result.chosen_epoch, result.chosen) == ((), 0, result.start)
 
     def interrupt(done: int, total: int, text: str) -> None:
         raise KeyboardInterrupt
@@ -146,15 +148,3 @@ def test_evaluation_is_exact_and_does_not_depend_on_how_a_split_is_read() -> Non
     assert listed.top1 == accuracy.top1
     assert listed.loss == pytest.approx(accuracy.loss)
     assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_a_random_shift_moves_whole_pictures() -> None:
-    images = torch.zeros(200, 2, 5, 7)
-    images[:, :, 2, 3] = torch.tensor([1.0, 2.0])
-    shifted = random_shift(images, 1, torch.Generator().manual_seed(0))
-    assert shifted.shape == images.shape
-    places = shifted[:, 0].flatten(1).argmax(1)
-    assert {divmod(place, 7) for place in places.tolist()} == {
-        (row, column) for row in (1, 2, 3) for column in (2, 3, 4)
-    }
-    assert torch.equal(shifted[:, 1], 2 * shifted[:, 0])

@@ -4,7 +4,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -37,10 +37,14 @@ def stdout_kept_clean() -> Iterator[None]:
 
 
 class Reporter:
-    """Tells on stderr what is going on."""
+    """Tells on stderr what is going on.
 
-    def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    Args:
+        quiet: tell nothing.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True, quiet=quiet)
 
     def line(self, text: str) -> None:
         """Print one line."""
@@ -59,6 +63,24 @@ class Reporter:
                 yield update
         else:
             yield _Lines(self, title)
+        self._took(title, start)
+
+    @contextlib.contextmanager
+    def training(self, title: str) -> Iterator[tuple[Progress | None, Callable[[str], None]]]:
+        """Show a training while it lasts: with a bar, or where that is no terminal with a line an epoch.
+
+        Yields:
+            A callback to draw progress with, and one that takes the line of an epoch.
+        """
+        start = time.monotonic()
+        if self._console.is_terminal:
+            with self._bar(title) as update:
+                yield update, lambda _: None
+        else:
+            yield None, lambda text: self.line(f"{title}: {text}")
+        self._took(title, start)
+
+    def _took(self, title: str, start: float) -> None:
         seconds = time.monotonic() - start
         if seconds > NOTEWORTHY_SECONDS:
             self.line(f"{title}: {seconds:.1f} s")

@@ -51,7 +51,7 @@ def drawn(found: Sensitivity, title: str) -> str:
         points = " ".join(
             f"{x(share):.1f},{y(accuracy):.1f}" for share, accuracy in [(0.0, found.dense), *curve.items()]
         )
-        style = f'fill="none" stroke="{_colour(number)}" stroke-width="1.6" stroke-dasharray="{DASHES[number % 3]}"'
+        style = f'fill="none" stroke="{colour(number)}" stroke-width="1.6" stroke-dasharray="{DASHES[number % 3]}"'
         place = TOP + ROW * number
         parts.append(f'<polyline points="{points}" {style}><title>{html.escape(group)}</title></polyline>')
         parts.append(f'<path d="M {legend} {place} h 28" {style}/>')
@@ -59,7 +59,7 @@ def drawn(found: Sensitivity, title: str) -> str:
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _colour(number: int) -> str:
+def colour(number: int) -> str:
     """Return the colour of a curve; neighbours are far apart in hue."""
     red, green, blue = colorsys.hls_to_rgb((number * 0.381966) % 1, 0.42, 0.7)
     return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"

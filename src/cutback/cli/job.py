@@ -1,9 +1,8 @@
-"""The whole job: train where there are no weights, cut, prove, fine-tune, measure, save."""
+"""Model and data that fit each other, and what is done with them in each part of a run."""
 
 import copy
+import dataclasses
 import hashlib
-import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,68 +12,26 @@ from torch import Tensor, nn
 import cutback
 from cutback.cli.console import Reporter
 from cutback.cli.models import Built, load_model
-from cutback.cli.report import Stage, file_size, make_report
 from cutback.cli.request import Request
-from cutback.cli.staging import new_folder, writable_cache
+from cutback.cli.staging import writable_cache
 from cutback.errors import UserMistake
-from cutback.measure import compare_latency
+from cutback.methods import Method, make_method
 from cutback.planning.allocation import Allocation
 from cutback.planning.plan import Plan
 from cutback.scores import Score
+from cutback.surgery.cut import cut_fresh
 from cutback.surgery.verify import Proof
-from cutback.train import Data, FitResult, Progress, check_model, evaluate, fit, load_data
+from cutback.train import Data, Progress, TrainSettings, fit, load_data
 from cutback.train.batches import Sample, batches
+from cutback.train.judging import check_fits, figure_of
+from cutback.train.launch import Launch
+from cutback.train.loop import Loop
+from cutback.train.task import CLASSIFICATION, Task
 
-LATENCY_REPEATS = 50
 READ_PICTURES = 256
 """Pictures in a batch where only their bytes are read."""
 SCORED_PICTURES = 2048
-"""Scores that need data see so many pictures of the training split."""
-
-
-def run_job(request: Request, reporter: Reporter) -> dict[str, object]:
-    """Carry out ``cutback prune``. Whatever is wrong with the request comes out before training starts.
-
-    Args:
-        request: what was asked for.
-        reporter: told what is going on.
-
-    Returns:
-        The report, as written beside the model.
-
-    Raises:
-        CutbackError: the request cannot be carried out; nothing was written.
-    """
-    start = time.monotonic()
-    request.check()
-    job = Job.prepared(request, reporter)
-    if request.baseline_epochs or request.allocate == "sensitivity":
-        with reporter.step("trying the cut on a copy"):
-            job.cut(_copied(job.built.model), trying=True)
-    model, stages, networks = job.built.model, {}, {}
-    baseline = job.fit("training the baseline", request.baseline_epochs, request.learning_rate, request.seed)
-    stages["dense"], networks["dense"] = job.stage(model, baseline.best.top1), _copied(model)
-    with reporter.step("cutting and proving"):
-        plan, proof = job.cut(model)
-    accuracy, networks["cut"] = job.test_accuracy(model), _copied(model)
-    finetune = job.fit("fine-tuning", request.finetune, request.finetune_learning_rate, request.seed + 1)
-    stages["cut"] = job.stage(networks["cut"], finetune.start.top1, accuracy)
-    stages["final"], networks["final"] = job.stage(model, finetune.best.top1), model
-    with reporter.step("timing"):
-        latencies = compare_latency(networks, job.pictures(), repeats=LATENCY_REPEATS, threads=request.threads)
-    report = make_report(
-        request,
-        job.data,
-        stages=stages,
-        latencies=latencies,
-        trainings={"baseline": baseline, "finetune": finetune},
-        plan=plan,
-        proof=proof,
-        reload=_reload_lines(job.built, request),
-        seconds=time.monotonic() - start,
-    )
-    _write(model, plan, report, request)
-    return report
+"""Scores, methods and recovery steps that need data see so many pictures of the training split."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +41,8 @@ class Job:
     Attributes:
         request: what was asked for.
         reporter: told what is going on.
+        launch: where it is computed.
+        task: what the model is for.
         data: the data.
         built: the model.
         example: two training pictures, (2, C, H, W).
@@ -92,16 +51,33 @@ class Job:
 
     request: Request
     reporter: Reporter
+    launch: Launch
+    task: Task
     data: Data
     built: Built
     example: Tensor
     cache: Path | None = None
 
     @classmethod
-    def prepared(cls, request: Request, reporter: Reporter) -> "Job":
-        """Load data and model, and see whether they fit."""
+    def prepared(cls, request: Request, reporter: Reporter, launch: Launch) -> "Job":
+        """Load data and model, and see whether they fit.
+
+        Raises:
+            UserMistake: they do not, or one cannot be had.
+        """
+        task = request.make_task()
         with reporter.step(f"reading {request.data}") as progress:
-            data = load_data(request.data, seed=request.seed, input_shape=request.input_shape, progress=progress)
+            data = load_data(
+                request.data,
+                seed=request.seed,
+                input_shape=request.input_shape,
+                progress=progress,
+                seen=request.seen,
+                classes=task.name == CLASSIFICATION,
+                normalise=request.normalise,
+                augment=request.augment,
+                workers=request.workers,
+            )
         with reporter.step(f"building {request.model}"):
             built = load_model(
                 request.model,
@@ -110,27 +86,54 @@ class Job:
                 weights=request.weights,
                 num_classes=request.num_classes,
             )
-            check_model(built.model, data, device=request.device)
-        example, _ = next(batches(data.train, 2, torch.device(request.device)))
+            check_fits(built.model, data, task, device=launch.device)
+        example, _ = next(batches(data.train, 2, launch.device))
         cache = None
         if request.allocate == "sensitivity":
             try:  # now, not after hours of training
                 cache = writable_cache("sensitivity")
             except UserMistake as reason:
                 reporter.line(f"the sensitivity scan will not be kept: {reason}")
-        return cls(request, reporter, data, built, example, cache)
+        return cls(request, reporter, launch, task, data, built, example, cache)
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that the run works on."""
+        return self.built.model
+
+    def fresh(self, plan: Plan | None = None) -> nn.Module:
+        """Return a further instance of the model as it was built, cut by a plan; its values do not matter."""
+        request = self.request
+        built = load_model(
+            request.model, seed=request.seed, input_shape=self.data.input_shape, num_classes=request.num_classes
+        )
+        if plan is not None and plan.slices:
+            cut_fresh(built.model, plan)
+        return built.model.to(self.launch.device)
 
     def pictures(self) -> Tensor:
         """Return the pictures of the forward pass that latencies refer to, (N, C, H, W)."""
         batch = self.request.latency_batch
         return self.example[torch.arange(batch, device=self.example.device) % len(self.example)]
 
+    def figure(self, model: nn.Module) -> float:
+        """Return the task's figure of a model on the validation split, in all processes what the main one finds."""
+        return self.launch.from_main(lambda: self.figure_alone(model, "validation"))
+
+    def figure_alone(self, model: nn.Module, split: str) -> float:
+        """Return the task's figure of a model on a split, in this process alone."""
+        return figure_of(model, self.data, self.task, self.launch.device, split=split)
+
+    @property
+    def sample(self) -> Sample:
+        """Pictures of the training split, for what needs some."""
+        request = self.request
+        return Sample(self.data.train, SCORED_PICTURES, request.batch_size, self.launch.device, request.seed)
+
     @property
     def score(self) -> Score:
         """The score; one that needs data sees pictures of the training split."""
-        request = self.request
-        device = torch.device(request.device)
-        return request.make_score(Sample(self.data.train, SCORED_PICTURES, request.batch_size, device, request.seed))
+        return self.request.make_score(self.sample)
 
     def scan(self, graph: cutback.Graph, told: Progress | None = None) -> cutback.Sensitivity:
         """Return the sensitivity of the model on the validation split; what is known already comes from the cache."""
@@ -140,7 +143,7 @@ class Job:
             digest.update(images.contiguous().numpy().tobytes() + labels.contiguous().numpy().tobytes())
         return cutback.sensitivity(
             graph,
-            lambda model: evaluate(model, split, device=request.device).top1,
+            self._worth_alone,
             ratios=request.ratios,
             score=self.score,
             processes=request.processes,
@@ -149,12 +152,23 @@ class Job:
             told=told,
         )
 
+    def train_baseline(self) -> None:
+        """Train the model in place, unless it has weights."""
+        epochs = self.request.baseline_epochs
+        if epochs:
+            settings = self.settings(epochs, self.request.learning_rate, 0)
+            with self.reporter.step(f"training the baseline, {epochs} epochs") as progress:
+                fit(self.model, self.data, settings, task=self.task, progress=progress, launch=self.launch)
+
     def cut(self, model: nn.Module, *, trying: bool = False) -> tuple[Plan, Proof]:
-        """Cut a model in place, proven.
+        """Cut a model in place, proven, in all processes alike.
 
         Args:
             model: the model.
             trying: only to see whether the cut is possible: without a sensitivity scan.
+
+        Raises:
+            CutbackError: it is not.
         """
         request = self.request
         graph = cutback.trace(model, self.example, granularity=request.granularity)
@@ -172,41 +186,65 @@ class Job:
             allocate=allocate,
             latency=request.latency_setting,
         )
+        plan = Plan.from_json(self.launch.from_main(plan.to_json))  # where times were measured, they differ
         proof = cutback.prove(graph, plan)
         cutback.apply_(graph, plan, prove=False, ignore_unreached=request.ignore_unreached)
         return plan, proof
 
-    def fit(self, title: str, epochs: int, learning_rate: float, seed: int) -> FitResult:
-        """Train the model in place; without epochs only look at it."""
-        model, request = self.built.model, self.request
-        if not epochs:
-            return FitResult(evaluate(model, self.data.validation, device=request.device), (), 0)
-        with self.reporter.step(f"{title}, {epochs} epochs") as progress:
-            return fit(
-                model,
-                self.data,
-                epochs=epochs,
-                seed=seed,
-                learning_rate=learning_rate,
-                batch_size=request.batch_size,
-                device=request.device,
-                progress=progress,
-            )
+    def try_out(self) -> None:
+        """See on a copy whether the model can be pruned as asked for.
 
-    def test_accuracy(self, model: nn.Module) -> float:
-        """Return the accuracy on the test split, in 0..1."""
-        with self.reporter.step("reading the test split"):
-            return evaluate(model, self.data.test, device=self.request.device).top1
+        Raises:
+            CutbackError: it cannot.
+        """
+        copied = _copied(self.model)
+        if self.request.method is None:
+            self.cut(copied, trying=True)
+            return
+        settings = self.settings(self.request.epochs_of_method, self.request.method_learning_rate, 0)
+        Loop(copied, self.data, settings, launch=self.launch, task=self.task, make_method=self.make_method)
 
-    def stage(self, model: nn.Module, validation: float, accuracy: float | None = None) -> Stage:
-        """Measure what a model is worth, on the test split where that has not been done yet."""
-        return Stage(
-            accuracy=self.test_accuracy(model) if accuracy is None else accuracy,
-            validation_accuracy=validation,
-            macs=cutback.measure.macs(model, self.example),
-            params=cutback.measure.params(model),
-            bytes=file_size(model),
-        )
+    def make_method(self, loop: Loop) -> Method:
+        """Make the method that prunes in a training loop.
+
+        Raises:
+            CutbackError: it refuses the model or a setting.
+        """
+        request, described = self.request, self.request.described_method
+        if described is None:
+            raise ValueError("no method was asked for")
+        graph = cutback.trace(loop.wrapped, self.example, granularity=request.granularity)
+        settings: dict[str, str | int] = {**request.settings_of_method}
+        if any(setting.name == "steps" for setting in described.settings):
+            settings.setdefault("steps", max(1, loop.steps * loop.settings.epochs))
+        given = {
+            "budget": request.budgets or None,
+            "optimizers": [loop.optimizer],
+            "copies": loop.copies,
+            "loader": self.sample,
+            "loss": self.task.loss,
+            "evaluate": self._worth,
+        }
+        return make_method(described.name, graph, settings=settings, given=given)
+
+    def _worth(self, model: nn.Module) -> float:
+        """Return a figure that is higher for better models, in all processes the same."""
+        return self.launch.from_main(lambda: self._worth_alone(model))
+
+    def _worth_alone(self, model: nn.Module) -> float:
+        figure = self.figure_alone(model, "validation")
+        return figure if self.task.higher_is_better else -figure
+
+    def settings(self, epochs: int, learning_rate: float, later: int) -> TrainSettings:
+        """Return the settings of one of the run's trainings.
+
+        Args:
+            epochs: passes over the training split.
+            learning_rate: the highest.
+            later: how many trainings come before; each has a seed of its own.
+        """
+        seed = self.request.seed + later
+        return dataclasses.replace(self.request.training, epochs=epochs, learning_rate=learning_rate, seed=seed)
 
 
 def _copied(model: nn.Module) -> nn.Module:
@@ -221,19 +259,3 @@ def _copied(model: nn.Module) -> nn.Module:
         raise UserMistake(
             f"{type(model).__name__} cannot be copied ({type(error).__name__}: {error}); make what it holds copyable"
         ) from error
-
-
-def _reload_lines(built: Built, request: Request) -> tuple[str, ...]:
-    """Return the Python lines that load the result."""
-    return (*built.imports, f"model = cutback.load({str(request.folder)!r}, build=lambda: {built.expression})")
-
-
-def _write(model: nn.Module, plan: Plan, report: dict[str, object], request: Request) -> None:
-    """Write weights, plan and report, all or nothing."""
-    with new_folder(request.folder) as folder:
-        checkpoint = folder / "checkpoint"
-        cutback.save(model, plan, checkpoint)
-        for path in list(checkpoint.iterdir()):
-            path.rename(folder / path.name)
-        checkpoint.rmdir()
-        (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

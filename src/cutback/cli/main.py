@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import cutback
-from cutback.cli import check, methods, prune, scores, sensitivity
+from cutback.cli import check, correlate, methods, prune, resume, scores, sensitivity
 from cutback.errors import CutbackError, NotEquivalent
 
 DONE, MISTAKE, INTERRUPTED = 0, 2, 130
@@ -73,7 +73,9 @@ def _app() -> typer.Typer:
     )
     app.callback()(_root)
     app.command(epilog=prune.EPILOG)(prune.prune)
+    app.command(epilog=resume.EPILOG)(resume.resume)
     app.command(epilog=sensitivity.EPILOG)(sensitivity.sensitivity)
+    app.command(epilog=correlate.EPILOG)(correlate.correlate)
     app.command(epilog=check.EPILOG)(check.check)
     app.command(epilog=scores.EPILOG)(scores.scores)
     app.command(epilog=methods.EPILOG)(methods.methods)

@@ -22,7 +22,11 @@ Model = Annotated[
 ]
 Data = Annotated[
     str,
-    typer.Option(metavar="D", help="digits, mnist:DIR, imagefolder:DIR, or file.py:function, which returns datasets."),
+    typer.Option(
+        metavar="D",
+        help="digits, mnist:DIR, imagefolder:DIR, hf:NAME, hf:parquet@FILES, torchvision:NAME@DIR, or "
+        "file.py:function, which returns datasets.",
+    ),
 ]
 Input = Annotated[
     str | None,
@@ -53,6 +57,13 @@ Score = Annotated[
         "that need data see 2,048 training pictures.",
     ),
 ]
+Scores = Annotated[
+    list[str],
+    typer.Option(metavar="NAME", help="What is compared with the oracle, see cutback scores. Repeatable."),
+]
+Pictures = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Training pictures that oracle and scores see, in whole batches.")
+]
 Allocate = Annotated[
     str,
     typer.Option(
@@ -69,6 +80,7 @@ Ratios = Annotated[
 ]
 Processes = Annotated[int, typer.Option(min=1, metavar="N", help="Evaluate in so many processes, of one thread each.")]
 Plot = Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw the curves.")]
+Scatter = Annotated[Path | None, typer.Option("--plot", metavar="FILE.svg", help="Draw scores over the oracle.")]
 Loss = Annotated[
     float,
     typer.Option(min=0, max=1, metavar="SHARE", help="Accuracy that a group alone may cost, for the suggested ratios."),
@@ -101,7 +113,6 @@ MaxRemoved = Annotated[
 ]
 MinChannels = Annotated[int, typer.Option(min=1, metavar="N", help="So many channels stay in each layer.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the splits, the starting weights and the training.")]
-Finetune = Annotated[int, typer.Option(min=0, metavar="EPOCHS", help="Epochs of training after the cut.")]
 Train = Annotated[
     int | None,
     typer.Option(
@@ -110,11 +121,6 @@ Train = Annotated[
         help="Epochs of training before the cut; else 20, and 0 where --weights are given. 0 takes the model as it is.",
     ),
 ]
-LearningRate = Annotated[float, typer.Option("--lr", metavar="RATE", help="Highest learning rate before the cut.")]
-FinetuneLearningRate = Annotated[
-    float, typer.Option("--finetune-lr", metavar="RATE", help="Highest learning rate after the cut.")
-]
-BatchSize = Annotated[int, typer.Option(min=1, metavar="N", help="Pictures in a training batch.")]
 Out = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Folder to write, which must not exist; else runs/ and the model's name."),

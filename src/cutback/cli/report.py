@@ -1,8 +1,10 @@
 """The report of a run: one JSON document, and the table made of it."""
 
+import json
 import os
 import platform
 import shlex
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,27 +17,32 @@ from torch import Tensor, nn
 
 import cutback
 from cutback.cli import console
+from cutback.cli.models import Built
 from cutback.cli.request import Request
+from cutback.cli.staging import write_whole
+from cutback.errors import SaveError
 from cutback.measure import Latency
 from cutback.planning.budget import parse_budgets
 from cutback.planning.plan import Plan
 from cutback.planning.quantities.latency import PER_MILLISECOND
 from cutback.planning.quantity import shown
-from cutback.surgery.verify import Proof
-from cutback.train import Data, FitResult
+from cutback.train import Data
+from cutback.train.task import CLASSIFICATION, Task
 
-REPORT_VERSION = 1
+REPORT_FILE = "report.json"
+REPORT_VERSION = 2
 IN_TABLE = ("macs", "params", "size")
-STAGES = {"dense": "dense", "cut": "after cut", "final": "after fine-tune"}
+STAGES = {"dense": "dense", "cut": "after cut", "final": "after recovery"}
+NO_TRAINING: dict[str, object] = {"epochs": 0, "chosen_epoch": 0}
 
 
 @dataclass(frozen=True)
-class Stage:
+class Measured:
     """What a network is worth at one point of the run.
 
     Attributes:
-        accuracy: on the test split, in 0..1.
-        validation_accuracy: on the validation split, in 0..1.
+        accuracy: the task's figure on the test split; for classification accuracy, in 0..1.
+        validation_accuracy: the same on the validation split.
         macs: multiply-accumulates for one picture.
         params: number of parameters.
         bytes: size as a safetensors file.
@@ -59,30 +66,60 @@ def file_size(model: nn.Module) -> int:
 def make_report(
     request: Request,
     data: Data,
+    task: Task,
     *,
-    stages: Mapping[str, Stage],
+    measured: Mapping[str, Measured],
+    last_epoch: Mapping[str, float] | None,
     latencies: Mapping[str, Latency],
-    trainings: Mapping[str, FitResult],
+    findings: Mapping[str, Any],
     plan: Plan,
-    proof: Proof,
     reload: tuple[str, ...],
     seconds: float,
-) -> dict[str, object]:
-    """Put a run's findings into one document for JSON; accuracies lie in 0..1, times are milliseconds."""
-    return {
+) -> dict[str, Any]:
+    """Put a run's findings into one document for JSON.
+
+    Accuracies lie in 0..1, times are milliseconds. For a task of the user's own, ``metric`` stands in the place of
+    ``accuracy`` in every name.
+
+    Args:
+        request: what was asked for.
+        data: the data.
+        task: what the network is for.
+        measured: the networks at the end, by stage.
+        last_epoch: figures of the network after the last epoch on both splits, where a training was the last step.
+        latencies: of the same networks.
+        findings: what the parts of the run have found.
+        plan: leads from the dense network to the final one.
+        reload: Python lines that load the result.
+        seconds: how long the run took.
+    """
+    final = {"last_epoch_accuracy": None, "last_epoch_validation_accuracy": None}
+    if last_epoch is not None:
+        final = {
+            "last_epoch_accuracy": last_epoch["test"],
+            "last_epoch_validation_accuracy": last_epoch["validation"],
+        }
+    document = {
         "format": "cutback report",
         "version": REPORT_VERSION,
         "command": shlex.join(("cutback", *request.arguments)),
         "model": request.model,
-        **{name: {**asdict(stage), **_timing(latencies[name])} for name, stage in stages.items()},
-        **{name: _training(result) for name, result in trainings.items()},
+        "task": {"name": task.name, "higher_is_better": task.higher_is_better},
+        **{
+            name: {**asdict(stage), **(final if name == "final" else {}), **_timing(latencies[name])}
+            for name, stage in measured.items()
+        },
+        "baseline": findings["baseline"],
+        "method": findings.get("method"),
+        "recovery": findings["recovery"],
+        "finetune": findings.get("finetune", NO_TRAINING),
         "plan": {
             "budgets": plan.budgets,
             "costs": {name: [cost.before, cost.after] for name, cost in plan.costs.items()},
             "kept": {group.name: [len(group.kept), group.total] for group in plan.groups},
             "notes": plan.notes,
         },
-        "proof": asdict(proof),
+        "proof": findings["proof"],
         "data": _data(data),
         "seed": request.seed,
         "versions": {
@@ -100,6 +137,38 @@ def make_report(
         "seconds": round(seconds, 1),
         "reload": reload,
     }
+    return document if task.name == CLASSIFICATION else _renamed(document)
+
+
+def reload_lines(built: Built, request: Request) -> tuple[str, ...]:
+    """Return the Python lines that load the result."""
+    return (*built.imports, f"model = cutback.load({str(request.folder)!r}, build=lambda: {built.expression})")
+
+
+def write_result(model: nn.Module, plan: Plan, report: Mapping[str, object], folder: Path) -> None:
+    """Write weights, plan and report into a run's folder, the report last: where it is, all is.
+
+    Raises:
+        SaveError: they cannot be written.
+    """
+    staged = folder / ".result"
+    shutil.rmtree(staged, ignore_errors=True)
+    try:
+        cutback.save(model, plan, staged)
+        for path in sorted(staged.iterdir()):
+            path.replace(folder / path.name)
+    except OSError as error:
+        raise SaveError(f"cannot write {folder}: {error.strerror or error}; make room in it") from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    write_whole(folder / REPORT_FILE, json.dumps(report, indent=2) + "\n")
+
+
+def _renamed(value: Any) -> Any:  # noqa: ANN401 (nests of JSON)
+    """Call what is no accuracy ``metric``."""
+    if isinstance(value, Mapping):
+        return {key.replace("accuracy", "metric"): _renamed(item) for key, item in value.items()}
+    return [_renamed(item) for item in value] if isinstance(value, list) else value
 
 
 def _data(data: Data) -> dict[str, object]:
@@ -131,8 +200,13 @@ def print_report(report: Mapping[str, Any], folder: Path) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
     dense = stages["dense"]
-    table.add_row("test accuracy", *(f"{stage['accuracy']:.2%}" for stage in stages.values()))
-    table.add_row("validation accuracy", *(f"{stage['validation_accuracy']:.2%}" for stage in stages.values()))
+    accuracy = report["task"]["name"] == CLASSIFICATION
+    word, shown_as = ("accuracy", ".2%") if accuracy else ("metric", ".4g")
+    table.add_row(f"test {word}", *(format(stage[word], shown_as) for stage in stages.values()))
+    table.add_row(f"validation {word}", *(format(stage[f"validation_{word}"], shown_as) for stage in stages.values()))
+    last = report["final"][f"last_epoch_{word}"]
+    if last is not None and last != report["final"][word]:
+        table.add_row(f"test {word}, last epoch", "", "", format(last, shown_as))
     for key, title in (("params", "parameters"), ("macs", "MACs")):
         table.add_row(title, *(_counted(stage[key], dense[key]) for stage in stages.values()))
     machine = report["machine"]
@@ -143,8 +217,10 @@ def print_report(report: Mapping[str, Any], folder: Path) -> None:
     for name, (before, after) in report["plan"]["costs"].items():
         if name not in IN_TABLE:
             out.print(f"{name}: {shown(name, before)} -> {shown(name, after)} ({after / max(before, 1):.1%})")
-    error = report["proof"]["error"]
-    out.print(f"\nproven: equal to the original with the removed channels silenced, relative error at most {error:.0e}")
+    _print_recovery(report["recovery"], word, shown_as)
+    proof = report["proof"]
+    error = f", relative error at most {proof['error']:.0e}" if proof else ", at each cut of the method"
+    out.print(f"\nproven: equal to the original with the removed channels silenced{error}")
     for note in report["plan"]["notes"]:
         out.print(f"note: {note}")
     for budget in report["plan"]["budgets"]:
@@ -163,14 +239,27 @@ def _latency_reached(budget: str, report: Mapping[str, Any]) -> str:
     return f"the final network takes {taken:.4g} ms of {target:.4g} ms ({taken / target:.1%}), measured end to end"
 
 
-def _training(result: FitResult) -> dict[str, object]:
-    """Sum up a training run: the epoch whose weights were chosen, and the last one."""
-    return {
-        "epochs": len(result.epochs),
-        "chosen_epoch": result.best_epoch,
-        "chosen_validation_accuracy": result.best.top1,
-        "last_validation_accuracy": result.last.top1,
-    }
+def _print_recovery(rows: list[Mapping[str, Any]], word: str, shown_as: str) -> None:
+    """Print what each recovery step gave, on the validation split."""
+    if not rows:
+        return
+    table = Table("recovery step", f"validation {word} before", "after", "last epoch", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        last = row.get(f"last_validation_{word}")
+        figures = (row["validation_before"], row["validation_after"])
+        table.add_row(
+            row["step"],
+            *(format(figure, shown_as) for figure in figures),
+            "" if last is None else format(last, shown_as),
+        )
+    out = console.stdout()
+    out.print("")
+    out.print(table)
+    for row in rows:
+        for note in row.get("notes", ()):
+            out.print(f"{row['step']}: {note}")
 
 
 def _counted(value: float, dense: float) -> str:

@@ -6,10 +6,13 @@ from rich.table import Table
 
 import cutback
 from cutback.cli import console, options
+from cutback.cli import training_options as training
 from cutback.cli.curves import drawn
 from cutback.cli.job import Job
 from cutback.cli.request import Request
 from cutback.cli.staging import check_file, write_whole
+from cutback.train import TrainSettings
+from cutback.train.launch import launched
 
 EPILOG = """\b
 Examples:
@@ -31,8 +34,8 @@ def sensitivity(  # noqa: PLR0913, PLR0917 (one a command-line option)
     loss: options.Loss = 0.02,
     granularity: options.Granularity = "channels",
     processes: options.Processes = 1,
-    lr: options.LearningRate = 0.05,
-    batch_size: options.BatchSize = 32,
+    lr: training.LearningRate = 0.05,
+    batch_size: training.BatchSize = 32,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
     plot: options.Plot = None,
@@ -54,8 +57,8 @@ def sensitivity(  # noqa: PLR0913, PLR0917 (one a command-line option)
         score=score,
         allocate="sensitivity",
         granularity=granularity,
+        training=TrainSettings(batch_size=batch_size),
         learning_rate=lr,
-        batch_size=batch_size,
         seed=seed,
         device=device,
         ratios=options.parse_ratios(ratios),
@@ -65,10 +68,10 @@ def sensitivity(  # noqa: PLR0913, PLR0917 (one a command-line option)
     if plot:
         check_file(plot, ".svg", "--plot")
     reporter = console.Reporter()
-    with console.stdout_kept_clean():
-        job = Job.prepared(request, reporter)
-        job.fit("training the baseline", request.baseline_epochs, request.learning_rate, request.seed)
-        graph = cutback.trace(job.built.model, job.example, granularity=request.granularity)
+    with console.stdout_kept_clean(), launched(request.device) as launch:
+        job = Job.prepared(request, reporter, launch)
+        job.train_baseline()
+        graph = cutback.trace(job.model, job.example, granularity=request.granularity)
         with reporter.step("evaluating") as progress:
             found = job.scan(graph, progress)
     if plot:

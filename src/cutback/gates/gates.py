@@ -30,10 +30,11 @@ class Gates:
 
     Args:
         graph: the traced model.
-        site: ``consumer``, ``norm``, ``stream``, ``output``, ``feature`` or ``map``, see ``cutback.gates``.
+        site: ``consumer``, ``input``, ``norm``, ``stream``, ``output``, ``feature`` or ``map``, see ``cutback.gates``.
         groups: names of the groups to be gated; all of them by default.
         reading: gather the gradients of the gates, see ``take``.
         observe: receives each place and the activation there (masked, where it is), in the order of the forward pass.
+        masks: the site at which masks multiply, where that is another: ``consumer`` silences units as a cut does.
 
     Attributes:
         graph: the traced model.
@@ -63,9 +64,13 @@ class Gates:
         groups: Sequence[str] | None = None,
         reading: bool = True,
         observe: Observer | None = None,
+        masks: str | None = None,
     ) -> None:
         self.graph = graph
         self.places = [find_places(graph, number, site, groups) for number in range(len(graph.captures))]
+        apart = masks is not None and masks != site
+        numbers = range(len(graph.captures) if apart else 0)
+        self._masked = [find_places(graph, number, str(masks), groups) for number in numbers] or None
         self.groups = tuple(group.name for group in graph.groups if groups is None or group.name in groups)
         self._units = {group.name: group.units for group in graph.groups if group.name in self.groups}
         self._names = [group.name for group in graph.groups]
@@ -161,6 +166,18 @@ class Gates:
         number = next(n for n, places in enumerate(self.places) if place in places)
         return self._row_map(number).at(place)
 
+    @contextmanager
+    def lifted(self) -> Iterator[None]:
+        """Put the model's own forward in its place for a while."""
+        held = vars(self.graph.model)
+        gated = held.get("forward")
+        self._restore()
+        try:
+            yield
+        finally:
+            if self._inside and gated is not None:
+                held["forward"] = gated
+
     def _run(self, inputs: Inputs) -> object:
         """Run the gated model."""
         live, stands = self._prepared(inputs)
@@ -172,28 +189,18 @@ class Gates:
         """Return a capture that fits the inputs, and where gates stand in it."""
         key = key_of(self.graph.model, inputs)
         if key not in self._live:
-            with self._plain():
+            with self.lifted():
                 live = captured(self.graph, inputs)
-            self._live[key] = live, standing(live, self.places[live.traced])
+            masked = self._masked[live.traced] if self._masked else None
+            self._live[key] = live, standing(live, self.places[live.traced], masked)
         return self._live[key]
 
     def _row_map(self, number: int) -> RowMap:
         if number not in self._rows:
-            with self._plain():
-                self._rows[number] = row_map(self.graph, number, self.places[number])
+            places = self.places[number] + (self._masked[number] if self._masked else [])
+            with self.lifted():
+                self._rows[number] = row_map(self.graph, number, places)
         return self._rows[number]
-
-    @contextmanager
-    def _plain(self) -> Iterator[None]:
-        """Put the model's own forward in its place for a while."""
-        held = vars(self.graph.model)
-        gated = held.get("forward")
-        self._restore()
-        try:
-            yield
-        finally:
-            if self._inside and gated is not None:
-                held["forward"] = gated
 
     def _restore(self) -> None:
         held = vars(self.graph.model)

@@ -27,27 +27,39 @@ class Stand:
         source: the node whose value its gates multiply.
         shared: whether other places' gates multiply the same value alike.
         rewritten: whether the value is written over later, so that it has to be copied to be read.
+        reads: whether it is a place whose gradients are gathered and whose activation is observed.
+        masks: whether it is a place at which factors multiply.
     """
 
     place: Place
     source: fx.Node
     shared: bool
     rewritten: bool
+    reads: bool = True
+    masks: bool = True
 
 
 Standing = Mapping[fx.Node, Sequence[Stand]]
 """The places at each call (those on what it is given), and at each node (those on what it returns)."""
 
 
-def standing(live: LiveCapture, places: Sequence[Place]) -> Standing:
-    """Find the nodes of places in a capture."""
-    sources = [live.source(place) for place in places]
-    given = [_alike(place, source) for place, source in zip(places, sources, strict=True) if place.argument]
+def standing(live: LiveCapture, places: Sequence[Place], masked: Sequence[Place] | None = None) -> Standing:
+    """Find the nodes of places in a capture.
+
+    Args:
+        live: the capture.
+        places: those of the gates.
+        masked: those at which factors multiply, where they are others.
+    """
     found: dict[fx.Node, list[Stand]] = {}
-    for place, source in zip(places, sources, strict=True):
-        at = live.calls[place.call] if place.argument else source
-        shared = bool(place.argument) and given.count(_alike(place, source)) > 1
-        found.setdefault(at, []).append(Stand(place, source, shared, _rewritten(source, place, alone=True)))
+    for own, reads, masks in ((places, True, masked is None), (masked or (), False, True)):
+        sources = [live.source(place) for place in own]
+        given = [_alike(place, source) for place, source in zip(own, sources, strict=True) if place.argument]
+        for place, source in zip(own, sources, strict=True):
+            at = live.calls[place.call] if place.argument else source
+            shared = bool(place.argument) and given.count(_alike(place, source)) > 1
+            rewritten = reads and _rewritten(source, place, alone=True)
+            found.setdefault(at, []).append(Stand(place, source, shared, rewritten, reads, masks))
     return found
 
 
@@ -83,7 +95,7 @@ class Passing:
             self._reader.begin(live.samples)
         if factors.each_sample:
             factors.check(live.samples)
-            places = [stand.place for each in stands.values() for stand in each]
+            places = [stand.place for each in stands.values() for stand in each if stand.masks]
             first = min((place.call + (place.argument is None) for place in places), default=0)
             mixer = first_mixer(live, row_map(live.traced), first)
             if mixer:
@@ -142,10 +154,12 @@ class Passing:
             itself: whether all that uses the value is behind the gates, so that its own gradient is theirs.
         """
         place = stand.place
-        factor = self._factors.at(place, lambda: self._rows(stand))
+        factor = self._factors.at(place, lambda: self._rows(stand)) if stand.masks else None
         result = value
         if factor is not None:
             result = value * factor.to(value.device, value.dtype)
+        if not stand.reads:
+            return result
         if self._observe is not None:
             self._observe(place, result)
         if self._reader is None or not value.is_floating_point():

@@ -2,9 +2,6 @@
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from torch import Tensor, nn
 
 from cutback.errors import ArchitectureMismatch, CorruptFile, SaveError, UnsupportedVersion
 from cutback.graph.architecture import hash_of
+from cutback.io.folder import write_folder
 from cutback.planning.plan import Plan
 from cutback.surgery.converting import graph_form_again
 from cutback.surgery.cut import cut_fresh
@@ -79,55 +77,6 @@ def load_checkpoint(directory: Path, build: Callable[[], nn.Module]) -> nn.Modul
 def read_plan(directory: Path) -> Plan:
     """Return the plan of a checkpoint. See ``cutback.load_plan``."""
     return _read(directory)[0]
-
-
-def write_folder(directory: Path, files: dict[str, bytes]) -> None:
-    """Write files into a folder so that, whenever the power fails, all or none of them are there.
-
-    Raises:
-        SaveError: it cannot be written.
-    """
-    target = directory.resolve()
-    staged: Path | None = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        staged.chmod(0o755)
-        for name, content in files.items():
-            with (staged / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        _swap(staged, target)
-    except OSError as error:
-        raise SaveError(
-            f"cannot write {directory}: {error.strerror or error}; name a folder you may write to"
-        ) from error
-    finally:
-        if staged is not None:
-            shutil.rmtree(staged, ignore_errors=True)
-
-
-def _swap(staged: Path, target: Path) -> None:
-    """Move the staged folder to its place; an older checkpoint there gives way, other files in it move over."""
-    if target.exists():
-        for path in target.iterdir():
-            if not (staged / path.name).exists():
-                if path.is_dir():
-                    shutil.copytree(path, staged / path.name)
-                else:
-                    shutil.copy2(path, staged / path.name)
-        old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent)) / "old"
-        target.rename(old)
-        try:
-            staged.rename(target)
-        except BaseException:
-            old.rename(target)
-            raise
-        finally:
-            shutil.rmtree(old.parent, ignore_errors=True)
-    else:
-        staged.rename(target)
 
 
 def _seal(document: Mapping[str, object]) -> str:

@@ -11,6 +11,7 @@ from cutback.models.mlp import MLP
 from cutback.models.mobilenet import MobileNetV1
 from cutback.models.preactivation import PreActivationResNet
 from cutback.models.resnet import CifarResNet
+from cutback.models.resnet_imagenet import ImageNetResNet
 from cutback.models.vgg import VGG16, VGG19
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "AlexNet",
     "CifarDenseNet",
     "CifarResNet",
+    "ImageNetResNet",
     "LeNet5",
     "MobileNetV1",
     "ModelEntry",

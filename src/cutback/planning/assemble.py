@@ -58,7 +58,7 @@ def plan_for(
             group.layers,
             group.units,
             numbers,
-            Cost(_macs_of(group, macs_before), _macs_of(group, macs_after)),
+            Cost(producers_macs(group, macs_before), producers_macs(group, macs_after)),
         )
         for group, numbers in zip(graph.groups, kept, strict=True)
     )
@@ -86,7 +86,7 @@ def plan_for(
     )
 
 
-def _macs_of(group: Group, macs: Mapping[str, float]) -> int:
+def producers_macs(group: Group, macs: Mapping[str, float]) -> int:
     """Return the MACs of the layers that produce a group's channels, given those of each parameter."""
     states = dict.fromkeys(slot.state for slot in group.slices if slot.role in ("filter", "depthwise"))
     return round(sum(macs.get(name, 0.0) for name in states))

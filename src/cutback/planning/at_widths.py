@@ -36,6 +36,6 @@ def plan_at_widths(
     at = np.zeros(len(choices), dtype=np.int64)
     if greedy:
         task = Task(graph, [choice.scored_by(scores) for choice in choices], {}, {})
-        scores = Greedy().rescored(task, score, at)
+        scores = Greedy().rescored(task, score, at) or scores
     best = best_of([choice.scored_by(scores) for choice in choices], at, len(graph.groups))
     return plan_for(graph, {group.name: units for group, units in zip(graph.groups, best, strict=True)}, scores=scores)

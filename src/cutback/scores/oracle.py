@@ -1,20 +1,23 @@
 """What the loss says when a unit is gone: the measure that every other score approximates.
 
 P. Molchanov et al., "Pruning Convolutional Neural Networks for Resource Efficient Inference", ICLR 2017, section 2.2:
-``|C(D, W | h_i = 0) - C(D, W)|``, called the oracle; there with and without the absolute value.
+``|C(D, W | h_i = 0) - C(D, W)|``, called the oracle; there with and without the absolute value. Squared:
+P. Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019: ``(E(D, W) - E(D, W | w_m = 0))^2``,
+for each batch.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from cutback.errors import UserMistake
 from cutback.gates import Restart, Restarts
 from cutback.graph.clone import random_state_kept, set_training
 from cutback.graph.graph import Graph
 from cutback.scores.catalogue import About, scores
-from cutback.scores.data import batches_of, device_of, over_ranks, seen
+from cutback.scores.data import batches_of, device_of, loss_of, over_ranks, seen
 
 
 @scores.register("oracle")
@@ -31,21 +34,28 @@ class Oracle:
         loss: of outputs and labels, averaged over the samples.
         absolute: rate by the size of the change, as Molchanov 2017 recommends; else a unit whose absence lowers the
             loss scores below zero.
+        squared: rate by the mean over batches of the squared change of each (Molchanov 2019) instead; how samples are
+            put into batches then makes a difference.
         samples: at most so many samples, each under one mask, in one pass (one mask's batch at least).
     """
 
-    about = About("Molchanov 2017, section 2.2", needs=("activations", "labels"))
+    about = About("Molchanov 2017, section 2.2", needs=("activations", "labels"), coupled="all silenced")
 
     loader: Iterable[object]
     loss: Callable[..., Tensor]
     absolute: bool = False
     samples: int = 256
+    squared: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.absolute and self.squared:
+            raise UserMistake("an oracle is of absolute changes or of squared ones; drop absolute=True or squared=True")
 
     def __call__(self, graph: Graph) -> Mapping[str, Tensor]:
         """Return the scores, ``(units,)`` for each group.
 
         Raises:
-            UserMistake: there are no batches, or something else is given as one.
+            UserMistake: there are no batches, something else is given as one, or the loss is no scalar.
             Ungatable: some unit cannot be silenced, or samples meet in eval mode.
         """
         if not graph.groups:
@@ -67,13 +77,13 @@ class Oracle:
 
     def _add(self, run: Restart, labels: object, changes: Mapping[str, Tensor]) -> int:
         """Add what a batch says, times its samples; return how many they are."""
-        before = float(self.loss(run.plain(), labels))
+        before = float(loss_of(self.loss, run.plain(), labels))
         for name in run.order:
             change = changes[name]
             together = max(1, self.samples // run.samples)
             for units in torch.arange(len(change)).split(together):
-                found = losses_without(run, name, units, len(change), self.loss, labels)
-                change[units] += (found - before) * run.samples
+                differences = losses_without(run, name, units, len(change), self.loss, labels) - before
+                change[units] += (differences.square() if self.squared else differences) * run.samples
         return run.samples
 
 
@@ -95,4 +105,6 @@ def losses_without(
     """
     masks = torch.ones(len(units), count)
     masks[torch.arange(len(units)), units] = 0
-    return torch.tensor([float(loss(outputs, labels)) for outputs in run.each({name: masks})], dtype=torch.float64)
+    return torch.tensor(
+        [float(loss_of(loss, outputs, labels)) for outputs in run.each({name: masks})], dtype=torch.float64
+    )

@@ -26,6 +26,21 @@ def initialise(model: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
+def check_resettable(model: nn.Module) -> None:
+    """Refuse a model of which some module does not know how its own weights are drawn.
+
+    Raises:
+        UserMistake: names the module.
+    """
+    for path, module in modules_by_path(model).items():
+        held = [*module._parameters.values(), *module._buffers.values()]
+        if any(tensor is not None for tensor in held) and not callable(getattr(module, "reset_parameters", None)):
+            raise UserMistake(
+                f"{path or type(model).__name__} holds weights of its own and has no reset_parameters(), so that it "
+                "cannot be set back to training from scratch; pass reset=function, which draws the model's weights"
+            )
+
+
 def start_anew(
     model: nn.Module,
     *,
@@ -45,29 +60,13 @@ def start_anew(
         copies: averages of the model, bare or with the copy as ``module``; they become equal to it.
 
     Raises:
-        UserMistake: a module that holds weights of its own does not know how to reset them; nothing was changed.
+        UserMistake: see ``check_resettable``, where no ``reset`` is given; nothing was changed.
     """
     if reset is None:
-        lost = [
-            path or type(model).__name__
-            for path, module in modules_by_path(model).items()
-            if any(tensor is not None for held in (module._parameters, module._buffers) for tensor in held.values())
-            and not callable(getattr(module, "reset_parameters", None))
-        ]
-        if lost:
-            raise UserMistake(
-                f"{lost[0]} holds weights of its own and has no reset_parameters(), so that it cannot be set back to "
-                "training from scratch; pass reset=function, which draws the model's weights in place"
-            )
+        check_resettable(model)
     with random_state_kept():
         torch.manual_seed(seed)
-        if reset is None:
-            for module in modules_by_path(model).values():
-                if callable(getattr(module, "reset_parameters", None)):
-                    module.reset_parameters()  # type: ignore[operator]
-            initialise(model)
-        else:
-            reset(model)
+        (reset or _reset)(model)
     for optimizer in optimizers:
         optimizer.state.clear()
     fresh = state_tensors(model)
@@ -75,3 +74,12 @@ def start_anew(
         inner = getattr(copied, "module", copied)
         for name, tensor in state_tensors(inner).items():
             tensor.data.copy_(fresh[name])
+
+
+def _reset(model: nn.Module) -> None:
+    """Let each module reset itself, and give convolutions and linear layers He's weights."""
+    for module in model.modules():
+        own = getattr(module, "reset_parameters", None)
+        if callable(own):
+            own()
+    initialise(model)

@@ -23,7 +23,7 @@ def silenced_states(
 ) -> dict[str, Tensor]:
     """Return states, cast, with the columns that consume removed channels set to zero; the others keep their memory."""
     result = {name: cast(tensor) for name, tensor in states.items()}
-    for slot, removed in _consumers(graph, result, kept):
+    for slot, removed in removed_slices(graph, result, kept, columns=True):
         result[slot.state] = result[slot.state].masked_fill(removed, 0)
     return result
 
@@ -32,16 +32,23 @@ def restore_states_(
     graph: Graph, silenced: dict[str, Tensor], states: Mapping[str, Tensor], kept: list[NDArray[np.bool_]]
 ) -> None:
     """Put back the columns from before into silenced states, which may have been changed since."""
-    for slot, removed in _consumers(graph, silenced, kept):
+    for slot, removed in removed_slices(graph, silenced, kept, columns=True):
         silenced[slot.state] = torch.where(removed, states[slot.state], silenced[slot.state])
 
 
-def _consumers(
-    graph: Graph, states: Mapping[str, Tensor], kept: list[NDArray[np.bool_]]
+def removed_slices(
+    graph: Graph, states: Mapping[str, Tensor], kept: list[NDArray[np.bool_]], *, columns: bool
 ) -> Iterator[tuple[Slot, Tensor]]:
-    """Yield the slots that lose columns, and which ones: a mask that the state's shape can be expanded from."""
+    """Yield the slots that lose slices, and which ones: a mask that the state's shape can be expanded from.
+
+    Args:
+        graph: the traced model.
+        states: its states, by name.
+        kept: for each group which units stay.
+        columns: only those that consume what is removed.
+    """
     for slot, owners in graph.slots.items():
-        stays = owners.stays(kept) if slot.consumes else np.ones(0, dtype=bool)
+        stays = owners.stays(kept) if slot.consumes or not columns else np.ones(0, dtype=bool)
         if not stays.all():
             weight = states[slot.state]
             removed = torch.from_numpy(~stays).to(weight.device)

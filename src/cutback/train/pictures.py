@@ -1,72 +1,160 @@
-"""Reading picture files into one tensor."""
+"""Decoding pictures into tensors, and collections of pictures that are decoded one at a time."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cutback.errors import DataError
+from cutback.errors import DataError, UserMistake
+from cutback.train.libraries import imported
 from cutback.train.progress import Progress
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+Shape = tuple[int, int, int]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 MODES = {1: "L", 3: "RGB"}
+COLOURS = 3
+GREY = ("1", "L")
+SAMPLED = 32
+
+
+class Pictures(Protocol):
+    """A collection of pictures that Pillow decodes."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        ...
+
+    def decoded(self, index: int) -> "Image":
+        """Return a picture in any mode."""
+        ...
+
+    def called(self, index: int) -> str:
+        """Return what messages call a picture."""
+        ...
+
+
+@dataclass(frozen=True)
+class PictureFiles:
+    """Picture files.
+
+    Attributes:
+        paths: the files.
+    """
+
+    paths: Sequence[Path]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def decoded(self, index: int) -> "Image":
+        """Return a picture in any mode."""
+        image = imported("PIL.Image", install="pillow")
+        with image.open(self.paths[index]) as picture:
+            picture.load()
+            return picture
+
+    def called(self, index: int) -> str:
+        """Return the path of a file."""
+        return str(self.paths[index])
+
+
+def decode(pictures: Pictures, index: int, channels: int) -> "Image":
+    """Return a picture with 1 (grey) or 3 (RGB) channels.
+
+    Raises:
+        DataError: it cannot be decoded; the message names it.
+        UserMistake: Pillow is not installed.
+    """
+    return _decoded(pictures, index, MODES[channels])
+
+
+def _decoded(pictures: Pictures, index: int, mode: str | None = None) -> "Image":
+    """Return a picture, in a mode of Pillow's or its own."""
+    try:
+        picture = pictures.decoded(index)
+        return picture if mode is None else picture.convert(mode)
+    except UserMistake:
+        raise
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        message = f"{pictures.called(index)} is not a readable picture ({reason}); replace or remove it"
+        raise DataError(message) from error
+
+
+def natural_shape(pictures: Pictures, *, grey: bool) -> Shape:
+    """Return the shape (C, H, W) of the first picture.
+
+    Args:
+        pictures: the collection.
+        grey: whether pictures may stay grey, where a sample of them, spread over all, is; else they become RGB.
+    """
+    first = decode(pictures, 0, COLOURS)
+    sampled = range(0, len(pictures), max(1, len(pictures) // SAMPLED)) if grey else ()
+    alike = bool(sampled) and all(_decoded(pictures, index).mode in GREY for index in sampled)
+    return 1 if alike else COLOURS, first.height, first.width
+
+
+def check_channels(shape: Shape) -> None:
+    """Raise ``DataError`` unless pictures are to have 1 (grey) or 3 (RGB) channels."""
+    if shape[0] not in MODES:
+        raise DataError(f"picture files have 1 or 3 channels, not {shape[0]}; use --input 1xHxW or 3xHxW")
+
+
+def read_picture(pictures: Pictures, index: int, shape: Shape, *, resize: bool) -> Tensor:
+    """Return a picture (C, H, W), uint8 in 0..255.
+
+    Args:
+        pictures: the collection.
+        index: number of the picture.
+        shape: its shape (C, H, W).
+        resize: whether one of another size is resized until it covers that size and cut around its centre.
+
+    Raises:
+        DataError: it cannot be decoded, or has another size and is not to be resized.
+    """
+    picture, (channels, height, width) = decode(pictures, index, shape[0]), shape
+    if picture.size != (width, height):
+        if not resize:
+            raise DataError(
+                f"pictures of mixed sizes: {pictures.called(0)} is {height}x{width} (height x width), "
+                f"{pictures.called(index)} is {picture.height}x{picture.width}; state one size to resize to, such as "
+                f"--input {channels}x{height}x{width}"
+            )
+        picture = imported("PIL.ImageOps", install="pillow").fit(picture, (width, height))
+    return pixels_of(picture)
+
+
+def pixels_of(picture: "Image") -> Tensor:
+    """Return the pixels (C, H, W) of a picture, uint8 in 0..255."""
+    pixels = torch.from_numpy(np.array(picture))
+    return pixels.permute(2, 0, 1) if pixels.dim() > 2 else pixels[None]  # grey has no channel dimension
 
 
 def read_pictures(
-    paths: Sequence[Path], *, input_shape: tuple[int, int, int] | None, progress: Progress | None = None
+    pictures: Pictures, shape: Shape, split: str, *, resize: bool, progress: Progress | None = None
 ) -> Tensor:
-    """Read picture files of one size, or resize them to one.
+    """Read all pictures of a split; see ``read_picture``.
 
     Args:
-        paths: the files, at least one.
-        input_shape: shape (C, H, W) to convert and resize every picture to, C being 1 (grey) or 3 (RGB);
-            ``None`` for RGB in the size that all files must share.
-        progress: told how many files have been read.
+        pictures: the collection.
+        shape: shape (C, H, W) of each picture.
+        split: what progress calls them.
+        resize: whether those of another size are resized.
+        progress: told how many have been read.
 
     Returns:
         Pictures (N, C, H, W), uint8 in 0..255.
-
-    Raises:
-        DataError: Pillow is not installed, a file cannot be read (it is named), two files differ in size (both are
-            named), or ``input_shape`` has neither 1 nor 3 channels.
     """
-    channels = 3 if input_shape is None else input_shape[0]
-    if channels not in MODES:
-        raise DataError(f"picture files have 1 or 3 channels, not {channels}; use --input 1xHxW or 3xHxW")
-    first = _read(paths[0], MODES[channels])
-    height, width = input_shape[1:] if input_shape else (first.height, first.width)
-    pictures = torch.empty((len(paths), channels, height, width), dtype=torch.uint8)
-    for index, path in enumerate(paths):
-        picture = _read(path, MODES[channels]) if index else first
-        if picture.size != (width, height):
-            if input_shape is None:
-                raise DataError(
-                    f"pictures of mixed sizes: {paths[0]} is {height}x{width} (height x width), {path} is "
-                    f"{picture.height}x{picture.width}; state one size to resize to, such as --input 3x{height}x{width}"
-                )
-            picture = picture.resize((width, height))
-        pixels = torch.from_numpy(np.array(picture))
-        pictures[index] = pixels.permute(2, 0, 1) if pixels.dim() > 2 else pixels  # grey has no channel dimension
+    read = torch.empty((len(pictures), *shape), dtype=torch.uint8)
+    for index in range(len(pictures)):
+        read[index] = read_picture(pictures, index, shape, resize=resize)
         if progress:
-            progress(index + 1, len(paths), "reading pictures")
-    return pictures
-
-
-def _read(path: Path, mode: str) -> "Image":
-    """Decode one picture file."""
-    try:
-        from PIL import Image  # noqa: PLC0415 (optional)
-    except ImportError as error:
-        raise DataError("picture files need Pillow; install it with: pip install pillow") from error
-    try:
-        with Image.open(path) as picture:
-            return picture.convert(mode)
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} is not a readable picture ({reason}); replace or remove it") from error
+            progress(index + 1, len(pictures), f"reading {split} pictures")
+    return read

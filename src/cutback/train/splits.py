@@ -1,5 +1,7 @@
 """Splits of labelled pictures, and cutting one set into disjoint ones, the same ones for the same seed."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -13,15 +15,40 @@ MOST_HELD_OUT = 5000
 
 @runtime_checkable
 class Split(Protocol):
-    """A map-style dataset of ``(image, label)``, such as a ``torch.utils.data.Dataset`` with a length."""
+    """A map-style dataset of ``(input, target)``, such as a ``torch.utils.data.Dataset`` with a length."""
 
     def __len__(self) -> int:
         """Return the number of pictures."""
         ...
 
     def __getitem__(self, index: int, /) -> tuple[Any, ...]:
-        """Return an image, a float tensor (C, H, W), and its class, an integer."""
+        """Return an input, mostly an image (C, H, W), and its target, mostly an integer class."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A split that is read item by item, and how.
+
+    Attributes:
+        source: a map-style dataset of (input, target).
+        indices: which of its items, in order; ``None`` for all.
+        collate: makes a batch (inputs, targets) of a list of items; ``None`` stacks tensors and numbers, dict by dict.
+        workers: processes that read; 0 reads in the process that asks.
+    """
+
+    source: Split
+    indices: Sequence[int] | None = None
+    collate: Callable[[list[Any]], Any] | None = None
+    workers: int = 0
+
+    def __len__(self) -> int:
+        return len(self.source) if self.indices is None else len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        if self.indices is None:
+            return self.source[index]
+        return self.source[self.indices[index]]
 
 
 def cut(labels: Tensor, *, pieces: int, seed: int, name: str) -> list[Tensor]:
@@ -62,3 +89,16 @@ def _proportional_order(labels: Tensor, seed: int) -> Tensor:
     rank[by_class] = torch.arange(len(labels)) - first[classes[by_class]]
     place = (rank + 0.5).double() / sizes[classes]
     return shuffled[place.argsort(stable=True)]
+
+
+def first_halves(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the indices of the first half of each class, in order, and those of the rest.
+
+    Args:
+        labels: class of each item (N,).
+    """
+    place = torch.empty_like(labels)
+    for label in labels.unique():
+        own = (labels == label).nonzero()[:, 0]
+        place[own] = (torch.arange(len(own)) >= len(own) // 2).to(place.dtype)
+    return (place == 0).nonzero()[:, 0], (place == 1).nonzero()[:, 0]

@@ -28,7 +28,7 @@ def run_function(spec: str) -> object:
     try:
         return function()
     except (Exception, SystemExit) as error:
-        raise UserCodeError(f"{name}() of {path} failed{_reason(error, Path(path))}; correct it") from error
+        raise UserCodeError(f"{name}() of {path} failed{reason_of(error, Path(path))}; correct it") from error
 
 
 def load_function(spec: str) -> Callable[..., Any]:
@@ -51,7 +51,7 @@ def load_function(spec: str) -> Callable[..., Any]:
     path_text, _, name = spec.rpartition(":")
     if not path_text.endswith(".py") or not name.isidentifier():
         raise UserCodeError(f"{spec!r} does not name a function in a file; write path/to/file.py:function")
-    module = _load_module(Path(path_text).expanduser())
+    module = load_module(Path(path_text).expanduser())
     function = getattr(module, name, None)
     if not callable(function):
         known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
@@ -61,8 +61,12 @@ def load_function(spec: str) -> Callable[..., Any]:
     return function
 
 
-def _load_module(path: Path) -> ModuleType:
-    """Import a file under a name made of its path and content; leave nothing behind where that fails."""
+def load_module(path: Path) -> ModuleType:
+    """Import a file under a name made of its path and content; leave nothing behind where that fails.
+
+    Raises:
+        UserCodeError: there is no such file, or it fails when it is imported.
+    """
     try:
         source = path.read_bytes()
     except OSError as error:
@@ -89,11 +93,11 @@ def _load_module(path: Path) -> ModuleType:
         del sys.modules[module_name]
         if not isinstance(error, Exception | SystemExit):
             raise
-        raise UserCodeError(f"{path} cannot be imported{_reason(error, path)}; correct it") from error
+        raise UserCodeError(f"{path} cannot be imported{reason_of(error, path)}; correct it") from error
     return module
 
 
-def _reason(error: BaseException, path: Path) -> str:
+def reason_of(error: BaseException, path: Path) -> str:
     """Say in one line what an error is and which line of the user's file it comes from."""
     if isinstance(error, SyntaxError):
         line, what = error.lineno, error.msg

@@ -3,8 +3,9 @@
 import torch
 
 from cutback.cli.models import Built, model_sources
-from cutback.cli.sources._libraries import attempt, imported
+from cutback.cli.sources._libraries import attempt
 from cutback.train.data import Shape
+from cutback.train.libraries import imported
 
 EXAMPLE_SHAPE = (3, 224, 224)
 

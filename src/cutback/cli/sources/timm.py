@@ -5,10 +5,11 @@ from typing import Any
 import torch
 
 from cutback.cli.models import Built, model_sources
-from cutback.cli.sources._libraries import attempt, imported
+from cutback.cli.sources._libraries import attempt
 from cutback.errors import UnknownName
 from cutback.registry import near_misses
 from cutback.train.data import Shape
+from cutback.train.libraries import imported
 
 EXAMPLE_SHAPE = (3, 224, 224)
 

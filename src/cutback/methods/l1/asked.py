@@ -98,7 +98,7 @@ class Asked:
             return plan_at_widths(graph, widths_of(graph, preset_ratios(graph, self.preset)), score, greedy=self.greedy)
         whole = left_whole(graph, follow_leader=self.follow_leader)
         whole |= dict.fromkeys(skipped_by_hand(graph, self.skip), "skip names it")
-        _require_rest(graph, whole)
+        whole = _with_linked(graph, whole)
         if self.ratios is not None:
             ratios = ratios_by_hand(graph, self.ratios, whole)
         elif not self.scanned:
@@ -108,7 +108,7 @@ class Asked:
             sensitive = scan.skipped(loss=self.tolerance, removed=self.skip_at)
             whole |= dict.fromkeys(sensitive, f"it alone costs more than {self.tolerance:g} at {self.skip_at:g}")
             whole |= {group.name: "it was not scanned" for group in graph.groups if group.name not in scan.curves}
-            _require_rest(graph, whole)
+            whole = _with_linked(graph, whole)
             staged = by_stage(graph, scan, list(whole))
             if self.budgets:
                 return self._within_budgets(graph, score, whole, SensitivityGuided(staged))
@@ -144,15 +144,21 @@ class _Chosen(Greedy):
         return self._order.order(task)
 
 
-def _require_rest(graph: Graph, whole: Mapping[str, str]) -> None:
-    """Refuse to go on where everything stays whole.
+def _with_linked(graph: Graph, whole: Mapping[str, str]) -> dict[str, str]:
+    """Return the groups that stay whole, together with those that a balance links with them.
 
     Raises:
         NothingToPrune: says why.
     """
+    whole = dict(whole)
+    for system in graph.systems:
+        linked = [graph.groups[number].name for number in system.groups]
+        first = next((name for name in linked if name in whole), None)
+        whole |= {name: f"it is balanced with {first}" for name in linked if first is not None and name not in whole}
     if all(group.name in whole for group in graph.groups):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(whole.items())[:3])
         raise NothingToPrune(f"no filter of this model may be removed: {reasons or 'it has no groups of channels'}")
+    return whole
 
 
 def _no_accuracy(_: nn.Module) -> float:

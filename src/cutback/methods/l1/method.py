@@ -19,7 +19,7 @@ from cutback.planning.plan import Plan
 from cutback.planning.shares import Share
 from cutback.scores.catalogue import Score, make_score
 from cutback.scores.catalogue import about as about_score
-from cutback.surgery.initialise import start_anew
+from cutback.surgery.initialise import check_resettable, start_anew
 
 Allocate = Literal["uniform", "sensitivity"]
 Criterion = Literal["l1", "l2", "random", "largest", "mean-mean", "mean-std", "mean-l1", "mean-l2", "var-l2"]
@@ -130,9 +130,10 @@ class L1(Method):
             raise UserMistake("allocate='sensitivity' needs evaluate, a function of a model: its validation accuracy")
         if about_score(criterion).data and loader is None:
             raise UserMistake(f"criterion {criterion!r} needs loader, an iterable of batches (inputs, labels)")
-        if schedule != "one-shot" and (steps is None or steps < 1 or scratch):
-            advice = "draws new weights after one cut; write schedule='one-shot'" if scratch else "steps=1000"
-            raise UserMistake(f"schedule={schedule!r} spreads its cuts over steps of training; {advice}")
+        if schedule != "one-shot" and (steps is None or steps < 1):
+            raise UserMistake(f"schedule={schedule!r} spreads its cuts over steps of the optimiser; write steps=1000")
+        if schedule != "one-shot" and scratch:
+            raise UserMistake(f"scratch draws new weights after one cut; it does not go with schedule={schedule!r}")
         if rounds is not None and rounds < 1:
             raise UserMistake(f"rounds={rounds} is the number of cuts; write at least 1")
         self.criterion, self.coupled, self.seed = criterion, coupled, seed
@@ -157,6 +158,8 @@ class L1(Method):
         """
         if self._waiting is not None:
             return
+        if self.scratch and self._reset is None:
+            check_resettable(self.graph.model)
         target = self.target()
         rounds = rounds_to(self.graph, target, self.schedule, self.rounds)
         if self.schedule == "one-shot":

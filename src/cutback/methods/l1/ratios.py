@@ -7,6 +7,8 @@ lose the same ratio ``p``, and ``floor(C (1 - p))`` filters of ``C`` stay; layer
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
+import numpy as np
+
 from cutback.errors import UserMistake
 from cutback.graph.graph import Graph
 from cutback.planning.patterns import matching, nameable, output_paths
@@ -29,10 +31,12 @@ def read_ratios(written: str | Mapping[str, Share]) -> dict[str, Fraction]:
     """
     if isinstance(written, str):
         parts = [part.rpartition("=") for part in written.split(",") if part.strip()]
-        written = {pattern.strip(): share for pattern, _, share in parts}
-    if not isinstance(written, Mapping) or not written:
+        given: object = {pattern.strip(): share for pattern, _, share in parts}
+    else:
+        given = written
+    if not isinstance(given, Mapping) or not given:
         raise UserMistake(f"cannot read ratios={written!r}; write for example ratios='layer1.*=60%, layer2.*=30%'")
-    return {pattern: _share(pattern, share) for pattern, share in written.items()}
+    return {pattern: _share(pattern, share) for pattern, share in given.items()}
 
 
 def read_patterns(written: str | Sequence[str]) -> tuple[str, ...]:
@@ -52,7 +56,7 @@ def skipped_by_hand(graph: Graph, skip: Sequence[str]) -> list[str]:
     Raises:
         UnknownName: a pattern matches no module.
     """
-    named = set().union(*(matching(pattern, nameable(graph), "ignore") for pattern in skip))
+    named = set().union(*(matching(pattern, nameable(graph), "skip") for pattern in skip))
     return [group.name for group in graph.groups if named & output_paths(group)]
 
 
@@ -89,12 +93,22 @@ def ratios_by_hand(graph: Graph, ratios: Mapping[str, Fraction], whole: Mapping[
 def widths_of(graph: Graph, ratios: Mapping[str, Fraction]) -> dict[str, int]:
     """Return how many units of each group stay: ``floor(C (1 - p))``, in whole numbers, at least one.
 
+    Of a group in a balance, at least as many as that permits.
+
     Args:
         graph: the traced model.
         ratios: the share of each named group that goes.
     """
-    units = {group.name: group.units for group in graph.groups}
-    return {name: max(int(units[name] * (1 - ratio)), 1) for name, ratio in ratios.items()}
+    least = [1] * len(graph.groups)
+    for system in graph.systems:
+        owner = np.array([cell.group for cell in system.cells])
+        for number in system.groups:
+            least[number] = int(system.levels[-1][owner == number].sum())
+    return {
+        group.name: max(int(group.units * (1 - ratios[group.name])), lowest)
+        for group, lowest in zip(graph.groups, least, strict=True)
+        if group.name in ratios
+    }
 
 
 def by_stage(graph: Graph, scan: Sensitivity, skip: Sequence[str]) -> Sensitivity:

@@ -1,5 +1,6 @@
 """In which order groups reach their widths: all at once, layer by layer, or filter by filter."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Literal
@@ -44,7 +45,9 @@ def rounds_to(graph: Graph, target: Plan, schedule: Schedule, most: int | None) 
 def renamed(rounds: Sequence[Round], cut: Plan, graph: Graph) -> list[Round]:
     """Return what is still to be done under the names that the groups have after a cut.
 
-    A group of one unit is none any more, and its name may pass to another of the same layer (``conv#2``).
+    A group of one unit is none any more, and its name may pass to another of the same layer (``conv#2``). A grouped
+    convolution that has come down to one input a group is depthwise from then on: its group is part of another and goes
+    no further, which a warning says.
 
     Args:
         rounds: the cuts to come, by the names before the cut.
@@ -58,6 +61,13 @@ def renamed(rounds: Sequence[Round], cut: Plan, graph: Graph) -> list[Round]:
         if after is not None:
             waiting.remove(after)
             names[before.name] = after.name
+    lost = {name: width for step in rounds for name, width in step.items() if name not in names}
+    for name, width in lost.items():
+        warnings.warn(
+            f"{name} was to keep {width} channels in the end, but since the last cut they go together with others, so "
+            "that it stays as it is; use schedule='one-shot', or remove less of what comes before it",
+            stacklevel=5,
+        )
     found = ({names[name]: width for name, width in step.items() if name in names} for step in rounds)
     return [step for step in found if step]
 

@@ -5,15 +5,15 @@ from typing import Any
 import torch
 
 from cutback.errors import DataError
-from cutback.train.data import Data, Shape, data_from_pictures, data_sources
-from cutback.train.progress import Progress
+from cutback.train.assembly import data_from_tensors
+from cutback.train.augmentation import Augmentation
+from cutback.train.data import Data, Options, data_sources
 
 BRIGHTEST = 16
-SHIFT_PIXELS = 1
 
 
 @data_sources.register("digits")
-def load_digits(argument: str, *, seed: int, input_shape: Shape | None, progress: Progress | None) -> Data:
+def load_digits(argument: str, options: Options) -> Data:
     """Load the digits, pictures (1, 8, 8), cut 60 : 20 : 20; training moves them by up to one pixel.
 
     Raises:
@@ -29,4 +29,6 @@ def load_digits(argument: str, *, seed: int, input_shape: Shape | None, progress
     images = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / BRIGHTEST
     names = [str(name) for name in digits.target_names]
     pictures = images, torch.tensor(digits.target)
-    return data_from_pictures("digits", pictures, None, None, class_names=names, seed=seed, shift=SHIFT_PIXELS)
+    return data_from_tensors(
+        "digits", {"train": pictures}, options, class_names=names, augmentation=Augmentation(shift=1)
+    )

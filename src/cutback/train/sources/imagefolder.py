@@ -3,19 +3,24 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from cutback.errors import DataError
 from cutback.registry import near_misses
-from cutback.train.data import Data, Shape, data_from_pictures, data_sources
-from cutback.train.pictures import SUFFIXES, read_pictures
-from cutback.train.progress import Progress
+from cutback.train.assembly import Name, data_from_pictures
+from cutback.train.data import Data, Options, data_sources
+from cutback.train.pictures import COLOURS, SUFFIXES, PictureFiles, natural_shape
 
-SPLIT_FOLDERS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
+SPLIT_FOLDERS: dict[Name, tuple[str, ...]] = {
+    "train": ("train",),
+    "validation": ("val", "valid", "validation"),
+    "test": ("test",),
+}
 LAYOUT = "expected DIR/<class>/*.png or DIR/train/<class>/*.png (also .jpg and others)"
 
 
 @data_sources.register("imagefolder")
-def load_image_folder(argument: str, *, seed: int, input_shape: Shape | None, progress: Progress | None) -> Data:
+def load_image_folder(argument: str, options: Options) -> Data:
     """Load ``DIR/<class>/*.png`` or ``DIR/train|val|test/<class>/*.png`` as RGB, or as ``input_shape`` says.
 
     Splits that have a folder are used, the others are cut from the training pictures.
@@ -31,19 +36,12 @@ def load_image_folder(argument: str, *, seed: int, input_shape: Shape | None, pr
     class_names = [folder.name for folder in _subfolders(folders["train"])]
     if not class_names:
         raise DataError(f"{folders['train']} has no folder for any class; {LAYOUT}")
-    files = {split: _labelled_files(folder, class_names) for split, folder in folders.items()}
-    pictures = read_pictures(
-        [path for labelled in files.values() for path, _ in labelled], input_shape=input_shape, progress=progress
-    )
-    splits = {}
-    for split, images in zip(files, pictures.split([len(labelled) for labelled in files.values()]), strict=True):
-        splits[split] = images, torch.tensor([label for _, label in files[split]])
-    return data_from_pictures(
-        name, splits["train"], splits.get("validation"), splits.get("test"), class_names=class_names, seed=seed
-    )
+    pictures = {split: _labelled_files(folder, class_names) for split, folder in folders.items()}
+    shape = options.input_shape or (COLOURS, *natural_shape(pictures["train"][0], grey=False)[1:])
+    return data_from_pictures(name, pictures, options, shape=shape, class_names=class_names)
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
+def _split_folders(root: Path) -> dict[Name, Path]:
     """Return the folder of each split that exists; the root itself where the classes lie directly in it."""
     present = {folder.name: folder for folder in _subfolders(root)}
     known = {name for names in SPLIT_FOLDERS.values() for name in names}
@@ -58,9 +56,10 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _labelled_files(folder: Path, class_names: list[str]) -> list[tuple[Path, int]]:
-    """Return the picture files of one split with their labels."""
-    labelled = []
+def _labelled_files(folder: Path, class_names: list[str]) -> tuple[PictureFiles, Tensor]:
+    """Return the picture files of one split, class by class and sorted by name, with their labels (N,)."""
+    paths: list[Path] = []
+    labels: list[int] = []
     for class_folder in _subfolders(folder):
         if class_folder.name not in class_names:
             hint = near_misses(class_folder.name, class_names)
@@ -69,7 +68,8 @@ def _labelled_files(folder: Path, class_names: list[str]) -> list[tuple[Path, in
         files = sorted(p for p in class_folder.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != ".")
         if not files:
             raise DataError(f"{class_folder} holds no pictures ({', '.join(SUFFIXES)}); add some or remove the folder")
-        labelled += [(path, label) for path in files]
-    if not labelled:
+        paths += files
+        labels += [label] * len(files)
+    if not paths:
         raise DataError(f"{folder} holds no pictures; {LAYOUT}")
-    return labelled
+    return PictureFiles(paths), torch.tensor(labels)
