@@ -6,6 +6,7 @@ from torch.nn.functional import cross_entropy
 
 from cutback.errors import UserMistake
 from cutback.scores import make_score
+from tests.helpers import leave_group
 from tests.scores.networks import Batches, rated, traced
 
 
@@ -25,7 +26,7 @@ def rate(rank: int, folder: str, counts: list[int], names: list[str]) -> None:
     found = [{name: _rated(name, part) for name in names} for part in mine]
     torch.save(found, f"{folder}/rank{rank}.pt")
     distributed.barrier()  # nobody leaves while others still exchange
-    distributed.destroy_process_group()
+    leave_group()
 
 
 def _rated(name: str, batches: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor] | str:

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 
 import cutback
 from cutback.errors import StaleWrapper, UserMistake
-from tests.helpers import image, residual, train_step
+from tests.helpers import image, leave_group, residual, train_step
 from tests.surgery.two_ranks import train_and_cut
 
 
@@ -20,7 +20,7 @@ def alone(tmp_path):
     """A process group of one."""
     distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
     yield
-    distributed.destroy_process_group()
+    leave_group()
 
 
 @pytest.fixture

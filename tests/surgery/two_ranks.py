@@ -7,7 +7,7 @@ from torch.optim import SGD
 
 import cutback
 from cutback.errors import DifferentCuts
-from tests.helpers import image, residual, train_step
+from tests.helpers import image, leave_group, residual, train_step
 
 
 def train_and_cut(rank: int, folder: str) -> None:
@@ -43,4 +43,4 @@ def train_and_cut(rank: int, folder: str) -> None:
         "exchanged": [parameter.grad for parameter in model.parameters()],
     }
     torch.save(found, f"{folder}/rank{rank}.pt")
-    distributed.destroy_process_group()
+    leave_group()

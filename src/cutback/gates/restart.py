@@ -128,6 +128,9 @@ class Restart:
     def masked(self, masks: Mapping[str, Tensor]) -> object:
         """Run the model once with each mask.
 
+        Where every mask changes one unit of one group, the first layer that consumes it computes only the difference,
+        which agrees with a whole pass up to rounding.
+
         Args:
             masks: for each group's name factors ``(K, units)``, the same ``K`` for all.
 
