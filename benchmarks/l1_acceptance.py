@@ -1,6 +1,6 @@
 """Whether filter pruning by L1 norm does on handwritten digits what its paper says it does.
 
-Run ``python -m benchmarks.l1_acceptance``; ten minutes on one thread. Network and training:
+Run ``python -m benchmarks.l1_acceptance``; minutes on one thread. Network and training:
 ``benchmarks/digits_protocol.py``, 25 epochs, weight decay 2e-3, pictures shifted by up to a pixel. Accuracy in per cent
 on the 500 test pictures, on which nothing is chosen.
 
