@@ -1,5 +1,6 @@
 """The course of the scores: means over minibatches, smoothed from one removal to the next."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,7 +43,7 @@ class Importance:
             InvalidScore: it says something that is not a number.
         """
         total = float(values.sum())
-        if not torch.isfinite(torch.tensor(total)):
+        if not math.isfinite(total):
             if scaled:
                 return
             raise InvalidScore(

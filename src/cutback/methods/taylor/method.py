@@ -141,12 +141,11 @@ class Taylor(Method):
         """
         if self._finished:
             return
-        state = self._state or {}
-        self._pruning = Pruning(
-            self.graph, self._schedule, self.budgets, self._ignore, state.get("limits"), int(state.get("removed", 0))
-        )
-        if state:
-            self._pruning.load_state_dict(state)
+        state = self._state or {"limits": None, "removed": 0, "kept": []}
+        before = state["removed"] - sum(int((~stays).sum()) for stays in state["kept"])
+        self._pruning = Pruning(self.graph, self._schedule, self.budgets, self._ignore, state["limits"], before)
+        if self._state:
+            self._pruning.load_state_dict(self._state)
         self._put_in_gates()
 
     def detach(self) -> None:
