@@ -131,16 +131,20 @@ def below(plan: cutback.Plan, target: Target) -> dict[str, Fraction]:
 
 
 def largest_step(graph: cutback.Graph, quantity: Quantity, round_to: int) -> Fraction:
-    """Return what the costliest permitted step saves where all else is whole, as a share of the dense cost.
+    """Return what the costliest permitted step saves, as a share of the dense cost.
 
-    A step takes one group, or several that a balance links, from one permitted width to the next.
+    A step takes one group, or several that a balance links, from one permitted width to the next, while all else is
+    whole (where products of widths cost most) or as narrow as it may be (where nothing else holds up a peak).
     """
     choices, _ = choices_of(graph, {}, only_settled=False, share=None, limits=Limits(round_to=round_to))
     task = Task(graph, choices, {}, {})
-    whole, most = task.widths(np.zeros(len(choices), dtype=np.int64)), 0
-    for number, choice in enumerate(choices):
-        costs = [quantity.of(task.moved(whole, number, 0, level)) for level in range(len(choice.counts))]
-        most = max([most, *(wider - narrower for wider, narrower in pairwise(costs))])
+    narrowest, most = np.array([len(choice.counts) - 1 for choice in choices], dtype=np.int64), 0
+    for levels in (np.zeros_like(narrowest), narrowest):
+        others = task.widths(levels)
+        for number, choice in enumerate(choices):
+            at = int(levels[number])
+            costs = [quantity.of(task.moved(others, number, at, level)) for level in range(len(choice.counts))]
+            most = max([most, *(wider - narrower for wider, narrower in pairwise(costs))])
     return Fraction(most, quantity.dense)
 
 
