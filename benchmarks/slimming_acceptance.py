@@ -22,6 +22,10 @@ from cutback.scores import Random
 from cutback.surgery.initialise import initialise
 
 DECAY, START = 1e-4, 0.5
+TITLES = (
+    *("seed", "pull", "< 0.01", "0.01 to 0.05", "largest", "uncut", "50 %", "50 % at random", "70 %"),
+    *("widths at 70 %", "params, MACs, memory at 50 %"),
+)
 EPOCHS, STRENGTHS = 20, (0.0, 0.003, 0.01, 0.03)
 
 
@@ -98,6 +102,18 @@ def widths(model: nn.Module) -> list[int]:
     return [module.out_channels for module in model.modules() if isinstance(module, nn.Conv2d)]
 
 
+def costs(outcome: Outcome) -> str:
+    """Return parameters, MACs and run-time memory (64 pictures, model and activations) at 50 %, as shares."""
+    pictures = outcome.data.test_pictures[:64]
+
+    def measured(model: nn.Module) -> tuple[int, int, int]:
+        found = cutback.measure
+        return found.params(model), found.macs(model, pictures[:1]), found.run_time_memory(model, pictures).peak
+
+    pairs = zip(measured(outcome.slimmed(0.5)), measured(outcome.model), strict=True)
+    return ", ".join(f"{after / before:.0%}" for after, before in pairs)
+
+
 def row(outcome: Outcome, seed: int) -> str:
     """Return a line of the table."""
     figures = [
@@ -110,6 +126,7 @@ def row(outcome: Outcome, seed: int) -> str:
         f"{accuracy(outcome.at_random(0.5, seed), outcome.data):.1f}",
         f"{accuracy(outcome.slimmed(0.7), outcome.data):.1f}",
         ", ".join(map(str, widths(outcome.slimmed(0.7)))),
+        costs(outcome),
     ]
     return f"| {' | '.join(figures)} |"
 

@@ -3,7 +3,7 @@
 import re
 from xml.etree import ElementTree as ET
 
-from cutback.cli.histograms import HIGH, LEFT, MOST, WIDE, drawn
+from cutback.cli.histograms import HIGH, LEFT, MOST, WIDE, drawn, recorded
 
 
 def bars(text: str) -> list[tuple[float, float, float, str]]:
@@ -35,3 +35,11 @@ def test_of_many_the_first_the_last_and_some_between_are_shown() -> None:
 
 def test_nothing_recorded_is_an_empty_drawing() -> None:
     assert not bars(drawn({}, "none"))
+
+
+def test_histograms_are_found_among_what_a_method_has_told() -> None:
+    one, two = ({"edges": [0.0, 1.0], "counts": [n]} for n in (3, 4))
+    told = [{"scales": one, "near": 0.5}, {"scales": two, "other": {"edges": []}}]
+    events = [{"event": "epoch", "epoch": n, "method": method} for n, method in enumerate(told, 1)]
+    events += [{"event": "epoch", "epoch": 3}, {"event": "cut"}]
+    assert recorded(events) == {"scales": {"epoch 1": one, "epoch 2": two}}

@@ -33,6 +33,13 @@ def split():
     train, validation, test = datasets()
     return train, validation, test
 """
+SLIM = """
+from torch import nn
+
+def make():
+    convolutions = [nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU()]
+    return nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+"""
 TASK = """
 import torch
 
@@ -127,6 +134,23 @@ def test_a_method_prunes_in_the_command(capsys) -> None:
     assert report["method"] | {"settings": {"portions": "3"}, "finished": True} == report["method"]
     assert report["cut"]["macs"] <= 0.6 * report["dense"]["macs"]
     assert len(report["plan"]["budgets"]) == 3
+
+
+def test_slimming_in_the_command_logs_and_draws_its_scales(capsys) -> None:
+    write(Path("slim.py"), SLIM)
+    options = ["--method", "slimming", "--budget", "channels=50%", "--train", "1", "--method-epochs", "2", "--quiet"]
+    settings = ["--set", "sparsity=0.01", "--set", "initial-scale=0.5"]
+    assert main(["prune", "slim.py:make", *options, *settings, "--finetune", "0", "--tensorboard"]) == 0
+    assert "run-time memory, bytes, batch" in capsys.readouterr().out
+    told = [event["method"] for event in events(Path("runs/make")) if event.get("training") == "method"]
+    assert [sum(found["scales"]["counts"]) for found in told] == [16, 8]
+    assert told[0]["pull"] > 0
+    drawing = Path("runs/make/scales.svg").read_text()
+    assert "epoch 1" in drawing
+    assert "epoch 2" in drawing
+    report = json.loads(Path("runs/make/report.json").read_text())
+    assert report["final"]["memory"] < report["dense"]["memory"]
+    assert report["plan"]["costs"]["channels"] == [16, 8]
 
 
 @pytest.mark.parametrize(

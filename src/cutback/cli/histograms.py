@@ -2,8 +2,8 @@
 
 import html
 import math
-from collections.abc import Mapping, Sequence
-from typing import TypedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypedDict
 
 LEFT, TOP, WIDE, HIGH = 96, 64, 520, 44
 """Where the first axes begin and how long they are; in pixels like everything here."""
@@ -16,6 +16,16 @@ class Histogram(TypedDict):
 
     edges: Sequence[float]
     counts: Sequence[int]
+
+
+def recorded(events: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Histogram]]:
+    """Return the histograms that a method has told of in a run's log, by what of and by epoch."""
+    found: dict[str, dict[str, Histogram]] = {}
+    for event in events:
+        for name, value in event.get("method", {}).items() if event["event"] == "epoch" else ():
+            if isinstance(value, dict) and value.keys() == Histogram.__annotations__.keys():
+                found.setdefault(name, {})[f"epoch {event['epoch']}"] = value
+    return found
 
 
 def drawn(found: Mapping[str, Histogram], title: str) -> str:

@@ -150,7 +150,7 @@ class _Finder:
         self._producing = {
             slot.state
             for slot, owners in graph.slots.items()
-            if slot.role in ("filter", "depthwise") and (owners.group >= 0).any()
+            if slot.role in ("filter", "depthwise", "selection") and (owners.group >= 0).any()
         }
         self._depthwise = {slot.state for slot in graph.slots if slot.role == "depthwise"} & self._producing
         self._covered: set[tuple[str, int]] = set()
@@ -272,7 +272,7 @@ class _Finder:
         return activation_after(last, self._outputs) or last
 
     def _produces(self, trail: Trail) -> bool:
-        """Say whether a call makes channels of some group from a weight."""
+        """Say whether a call makes channels of some group, from a weight or by selecting them."""
         for _, value in _operands(trail.given):
             if isinstance(value, ComputedWeight):
                 labels = [core(layer.labels).numpy() for layer in value.layers]

@@ -190,6 +190,10 @@ class RunFolder:
                 f"cannot write {file}: {error.strerror or error}; make room, then go on with cutback resume {self.path}"
             ) from error
 
+    def events(self) -> list[dict[str, Any]]:
+        """Return what was logged, one document a line."""
+        return [json.loads(line) for line in (self.path / LOG_FILE).read_text(encoding="utf-8").splitlines()]
+
     @property
     def logged(self) -> int:
         """How many bytes the log has."""

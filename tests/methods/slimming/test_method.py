@@ -2,6 +2,8 @@
 
 import copy
 import json
+import re
+from importlib import resources
 
 import pytest
 import torch
@@ -199,3 +201,12 @@ def test_the_paper_s_multi_pass_widths_cost_what_its_table_says() -> None:
     assert sum(WIDTHS) == 1034
     assert round(1 - costs["params"].after / costs["params"].before, 3) == 0.956
     assert round(1 - costs["macs"].after / costs["macs"].before, 3) == 0.772
+
+
+def test_the_example_of_its_page_runs(capsys) -> None:
+    page = resources.files("cutback.methods.slimming").joinpath("README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    found: dict = {"__name__": "page"}
+    exec(compile(example, "README.md", "exec"), found)  # noqa: S102
+    assert found["method"].finished
+    assert "channels: " in capsys.readouterr().out

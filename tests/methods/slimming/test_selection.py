@@ -188,3 +188,23 @@ def test_positions_are_no_parameters_and_follow_the_device_type() -> None:
     assert not list(selection.parameters())
     assert selection.half().positions.dtype == torch.int64
     assert build("resnet164").state_dict()["layer1.0.select.positions"].tolist() == list(range(16))
+
+
+def test_scores_by_gates_and_masks_reach_selected_channels() -> None:
+    model = block().eval()
+    loader, loss = [(image(n), torch.arange(2)) for n in range(2)], nn.functional.cross_entropy
+    for name in ("taylor", "group-fisher", "apoz"):
+        found = cutback.scores.make_score(name, loader=loader, loss=loss)(traced(model))
+        assert all(found[group].isfinite().all() and found[group].unique().numel() > 1 for group in SELECTIONS), name
+    found = cutback.scores.Oracle(loader, loss)(traced(model))
+
+    def mean_loss(network: nn.Module) -> float:
+        with torch.no_grad():
+            return sum(float(loss(network(x), y)) for x, y in loader) / 2
+
+    for channel in (0, 5):
+        silent = copy.deepcopy(model)
+        with torch.no_grad():
+            silent.conv3.weight[:, channel] = 0
+        change = mean_loss(silent) - mean_loss(model)
+        assert abs(float(found["select3"][channel])) == pytest.approx(abs(change), abs=1e-5)
