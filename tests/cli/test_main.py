@@ -15,7 +15,7 @@ from cutback.scores import scores
 from tests.cli.helpers import refusal
 
 
-@pytest.mark.parametrize("command", ["prune", "check", "scores", "methods"])
+@pytest.mark.parametrize("command", ["prune", "resume", "check", "scores", "methods"])
 def test_help_shows_examples_and_json(command, capsys) -> None:
     assert main([command, "--help"]) == 0
     out, err = capsys.readouterr()

@@ -48,6 +48,7 @@ def test_with_batch_norms_the_accuracy_is_that_of_one_within_noise(tmp_path) -> 
     noise = 2 * (2 * 0.25 * 0.75 / pictures) ** 0.5  # two standard deviations of a difference, at the least favourable
     assert abs(found[0]["validation"] - alone["validation"]) < noise
     assert found[0]["validation"] == found[1]["validation"]
+    assert all(torch.equal(tensor, found[1]["weights"][name]) for name, tensor in found[0]["weights"].items())
 
 
 @pytest.mark.slow

@@ -170,6 +170,7 @@ class Loop:
                 set_training(self.model, modes)
         if self.keeps_last and self.average is not None:
             put_weights(self.model, weights_of(self.average.module))
+        self.launch.share(self.model)  # running statistics are those of the main process, which has judged them
         return FitResult(self._start, tuple(self._records), self._chosen, self._stopped)
 
     def state(self) -> dict[str, Any]:
