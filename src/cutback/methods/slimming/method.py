@@ -193,8 +193,8 @@ class Slimming(Method):
         pending = None if state["pending"] is None else Plan.from_json(state["pending"])
         if pending is not None and pending.architecture != hash_of(self.graph.model):
             raise ArchitectureMismatch(
-                "the channels that the state masks are those of another model than the one at hand; load the model of the "
-                "same checkpoint first, trace it, and make the method from that graph"
+                "the channels that the state masks are those of another model than the one at hand; load the model of "
+                "the same checkpoint first, trace it, and make the method from that graph"
             )
         super().load_state_dict(state)
         self._step, self._pulled, self._began = int(state["step"]), float(state["pulled"]), float(state["began"])
