@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.kill_and_resume import NETWORK
-from benchmarks.resuming.processes import SomeTimeAfter, events, weights
 from cutback.cli.main import main
 from cutback.train import RunFolder
 from tests.cli.helpers import refusal, write
+from tests.resuming.killing import NETWORK
+from tests.resuming.processes import SomeTimeAfter, events, weights
 from tests.train import iterative, ranks
 
 REGRESSION = """

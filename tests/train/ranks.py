@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import cutback
-from benchmarks.resuming.processes import forking
 from cutback.errors import CutbackError
 from cutback.methods import make_method
 from cutback.train import Data, Loop, TrainSettings, classification, launched
 from cutback.train.weights import weights_of
+from tests.resuming.processes import forking
 from tests.train import iterative
 
 PICTURES, CLASSES, EPOCHS = 128, 4, 3

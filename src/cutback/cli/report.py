@@ -184,6 +184,8 @@ def _data(data: Data) -> dict[str, object]:
         "classes": data.class_names,
         "mean": data.mean,
         "std": data.std,
+        "augmentation": str(data.augmentation),
+        "notes": data.notes,
     }
 
 
@@ -226,7 +228,7 @@ def print_report(report: Mapping[str, Any], folder: Path) -> None:
     proof = report["proof"]
     error = f", relative error at most {proof['error']:.0e}" if proof else ", at each cut of the method"
     out.print(f"\nproven: equal to the original with the removed channels silenced{error}")
-    for note in report["plan"]["notes"]:
+    for note in (*report["plan"]["notes"], *report["data"]["notes"]):
         out.print(f"note: {note}")
     for budget in report["plan"]["budgets"]:
         if str(budget).startswith("latency="):

@@ -32,7 +32,7 @@ VARYING = {"time", "seconds", "pictures_per_second"}
 def forking() -> ForkServerContext:
     """Return what makes processes by forking a server; at the first call the server starts, which takes a while."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.resuming.warmed"])
+    context.set_forkserver_preload(["tests.resuming.warmed"])
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT), *filter(None, [before])])
     try:
