@@ -163,6 +163,10 @@ def test_a_state_of_another_model_is_refused() -> None:
     other, _ = trainer(spread(chain()), steps=1)
     with pytest.raises(ArchitectureMismatch):
         other.load_state_dict(method.state_dict())
+    masked, optimizer = trainer(model, steps=1, masked_steps=2)
+    run(masked, model, optimizer, 1)
+    with pytest.raises(ArchitectureMismatch, match="masks"):
+        trainer(spread(chain()), steps=1, masked_steps=2)[0].load_state_dict(masked.state_dict())
 
 
 def test_records_tell_how_the_scales_are_distributed() -> None:

@@ -45,7 +45,8 @@ def absorbed(graph: Graph, plan: Plan) -> Iterator[tuple[str, ...]]:
     except BaseException:
         with torch.no_grad():
             for name, value in before.items():
-                states[name].copy_(value)
+                if states[name].shape == value.shape:  # not where the cut was made, and what came after it failed
+                    states[name].copy_(value)
         raise
 
 
@@ -70,7 +71,7 @@ def _changes(graph: Graph, plan: Plan) -> tuple[dict[str, Tensor], list[str]]:
         weight = _state(node, 1, names)
         if operator_of(node) in _CONTRACTIONS and weight in columns:
             shift, sign = _shift_behind(node, names)
-            if shift is not None and weight not in absorbing:
+            if shift is not None and shift not in changes and weight not in absorbing:
                 absorbing.add(weight)
                 changes[shift] = sign * _contribution(args[0], states[weight], columns[weight])
         return node.target(*args, **kwargs)  # type: ignore[operator]

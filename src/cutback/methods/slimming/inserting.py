@@ -73,8 +73,12 @@ def _reads_a_stream(node: fx.Node, recorded: Capture) -> bool:
     states = set(recorded.nodes[: len(recorded.states)])
     while True:
         sources = [source for source in node.all_input_nodes if source not in states]
+        if len(sources) != 1:
+            return len(sources) > 1
         node = sources[0]
-        if len(sources) > 1 or len([user for user in node.users if user.op != "output"]) > 1:
-            return node.op == "call_function"
-        if node.op != "call_function" or operator_of(node) in _CONTRACTIONS:
+        if node.op != "call_function":
+            return False
+        if len([user for user in node.users if user.op != "output"]) > 1:
+            return True
+        if operator_of(node) in _CONTRACTIONS:
             return False

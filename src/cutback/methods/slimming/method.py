@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from cutback.errors import InvalidBudget, UserMistake
+from cutback.errors import ArchitectureMismatch, InvalidBudget, UserMistake
+from cutback.graph.architecture import hash_of
 from cutback.graph.clone import parameters_by_name
 from cutback.graph.graph import Graph
 from cutback.methods.about import About, methods
@@ -189,9 +190,15 @@ class Slimming(Method):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up a state from before, see ``Method``."""
+        pending = None if state["pending"] is None else Plan.from_json(state["pending"])
+        if pending is not None and pending.architecture != hash_of(self.graph.model):
+            raise ArchitectureMismatch(
+                "the channels that the state masks are those of another model than the one at hand; load the model of "
+                "the same checkpoint first, trace it, and make the method from that graph"
+            )
         super().load_state_dict(state)
         self._step, self._pulled, self._began = int(state["step"]), float(state["pulled"]), float(state["began"])
-        self._pending = None if state["pending"] is None else Plan.from_json(state["pending"])
+        self._pending = pending
 
     def _start(self) -> None:
         """Begin a pass."""
