@@ -17,7 +17,7 @@ PYTEST_ARGS ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo zoo bench lint format clean
+.PHONY: help setup test long demo zoo bench lint format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -44,6 +44,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 test: lint ## lint, then run the tests
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q $(PYTEST_ARGS)
+
+long: $(STAMP) ## run the tests that take minutes: twelve kills, CIFAR-10
+	CUTBACK_LONG_TESTS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow \
+	  tests/cli/test_resume.py tests/cli/test_cifar.py $(PYTEST_ARGS)
 
 demo: $(STAMP) ## halve a small network's MACs on handwritten digits, and prove it
 	rm -rf runs/demo

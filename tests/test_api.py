@@ -145,6 +145,13 @@ def test_applying_needs_a_graph_and_a_plan():
         cutback.apply_(graph, "macs=50%")
 
 
+@pytest.mark.parametrize("given", [8, {"batch": 1}])
+def test_what_latency_refers_to_is_a_setting(given):
+    graph = cutback.trace(residual(), image())
+    with pytest.raises(UserMistake, match=r"expected a latency setting, not .*LatencySetting\(batch=1\)"):
+        cutback.plan(graph, budget="latency=50%", latency=given)
+
+
 def test_loading_needs_a_function(tmp_path):
     for build in (residual(), "resnet18"):
         with pytest.raises(UserMistake, match="pass a function that returns a fresh model"):

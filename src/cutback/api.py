@@ -159,6 +159,8 @@ def plan(
         )
 
     budgets = parse_budgets(budget)
+    if latency is not None:
+        _check_kind(latency, LatencySetting, "a latency setting", "pass cutback.measure.LatencySetting(batch=1)")
     if not isinstance(graph, Graph) or all(given.quantity != "latency" for given in budgets):
         return make(score, budgets)
     return plan_within_latency(graph, budgets, latency or LatencySetting(), score, make)

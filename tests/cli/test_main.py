@@ -50,6 +50,7 @@ def test_scores_are_listed_one_a_line_with_their_source(capsys) -> None:
         "source": "Li 2016, section 3.1",
         "needs": ["weights"],
         "aggregate": "sum",
+        "coupled": "sum",
     }
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import cutback
 from cutback.cli import job
 from cutback.cli.main import main
 from cutback.cli.models import load_model
+from cutback.cli.request import Request
 from cutback.models import build
 from cutback.train import evaluate, load_data
 from cutback.train.batches import Sample
@@ -135,6 +137,8 @@ def test_weights_head_and_options_reach_their_steps(tmp_path, monkeypatch, capsy
     assert report["plan"]["budgets"] == ["params=80%", "macs=80%"]
     assert report["cut"]["accuracy"] == report["final"]["accuracy"]
     assert outputs["saved"].shape == (2, 12)
+    assert report["data"]["notes"][0].startswith("validation and test were cut from the training pictures by seed 5")
+    assert report["data"]["augmentation"] == "shift:1"
     torch.testing.assert_close(outputs_in_a_fresh_process(report, inputs, tmp_path), outputs["saved"])
 
 
@@ -146,6 +150,7 @@ def test_memory_and_size_by_the_curves_of_a_scan(tmp_path, monkeypatch, capsys) 
     options = ["--budget", "memory=70%", "--budget", "size=5kB", "--allocate", "scan.json", "--max-removed", "70%"]
     assert main(["prune", "my.py:make", *options, "--train", "0", "--finetune", "0"]) == 0
     report = json.loads(Path("runs/make/report.json").read_text())
+    assert report["data"]["notes"] == []
     assert report["final"]["bytes"] == report["plan"]["costs"]["size"][1] <= 5000
     before, after = report["plan"]["costs"]["memory"]
     assert before == 4 * (6 * 36 + 8 * 16)
@@ -191,3 +196,10 @@ def test_scores_that_need_data_see_the_training_split(tmp_path, monkeypatch, cap
         assert all(len(split) == len(train) for _, split in seen)
         capsys.readouterr()
     assert kept["a"] == kept["b"] != kept["d"]
+
+
+def test_weights_have_seen_the_training_pictures_unless_told_otherwise() -> None:
+    plain, weights = Request("m", "digits", ()), Path("dense.pt")
+    assert (plain.seen, replace(plain, weights=weights).seen) == (False, True)
+    assert not replace(plain, weights=weights, weights_seen=False).seen
+    assert replace(plain, weights_seen=True).seen

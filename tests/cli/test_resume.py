@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -9,14 +10,14 @@ from pathlib import Path
 import pytest
 from torch.utils.data import TensorDataset
 
-from benchmarks.kill_and_resume import NETWORK, PARTS, kill_each
-from benchmarks.resuming.processes import weights
 from cutback.cli import job
 from cutback.cli.main import main
 from cutback.io import folder as folders
 from cutback.train import Loop, RunFolder
 from cutback.train.run_folder import KEPT
 from tests.cli.helpers import SMALL, refusal, write
+from tests.resuming.killing import NETWORK, PARTS, TWELVE, kill_each
+from tests.resuming.processes import weights
 from tests.train import iterative
 
 ITERATIVE = (
@@ -28,13 +29,24 @@ ITERATIVE = (
 @pytest.mark.slow
 def test_runs_killed_in_every_part_end_with_the_same_bytes(tmp_path) -> None:
     write(tmp_path / "net.py", NETWORK)
-    found = kill_each(tmp_path, ITERATIVE, 1, seed=0, first=iterative.__name__, told=lambda _: None)
+    found = kill_each(tmp_path, ITERATIVE, 1, seed=0, first=iterative.__name__)
     assert [run.part for run in found] == list(PARTS)
     assert all(run.good for run in found), found
     assert [run.found for run in found] == sorted(run.found for run in found)
     plans = [path.read_bytes() for path in tmp_path.glob("*/plan.json")]
     assert len(plans) == len(PARTS) + 1
     assert len(set(plans)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("CUTBACK_LONG_TESTS"), reason="takes minutes: make long")
+def test_twelve_kills_at_random_instants_change_nothing(tmp_path, capsys) -> None:
+    write(tmp_path / "net.py", NETWORK)
+    found = kill_each(tmp_path, TWELVE, 4, seed=int(os.environ.get("CUTBACK_KILL_SEED", "0")))
+    with capsys.disabled():
+        sys.stdout.write("".join(f"{run}\n" for run in found))
+    assert len(found) == 12
+    assert all(run.good for run in found)
 
 
 # ------------------------------------------------------------------------------------------ what cannot be gone on with

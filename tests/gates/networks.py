@@ -32,6 +32,7 @@ class TwoBlocks(nn.Module):
 
     def gated(self, images: Tensor, site: str, gates: dict[str, Tensor]) -> Tensor:
         """Run with a gate ``(N, units)`` a group, multiplied in at every place of a site by hand."""
+        site = "consumer" if site == "input" else site  # there are no depthwise layers
 
         def gate(tensor: Tensor, at: str, group: str) -> Tensor:
             if at != site or group not in gates:

@@ -8,7 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import cutback
 from cutback.errors import Ungatable, UserMistake
-from cutback.gates import Gates, Restarts
+from cutback.gates import Gates, Restarts, restart
+from cutback.gates.difference import brought
 from tests.gates.networks import BATCH, IMAGES, UNITS, relative, traced, two_blocks
 from tests.helpers import image, randomised, snapshot
 
@@ -58,6 +59,57 @@ def test_only_what_follows_is_run_again():
     copies = 2 * BATCH
     last = copies * (model.fourth.weight.numel() * 64 + model.head.weight.numel())
     assert counted.get_total_flops() == 2 * last
+
+
+class Consumed(nn.Module):
+    """A layer whose channels another one consumes, with what stands between them."""
+
+    def __init__(self, between: nn.Module, consumer: nn.Module):
+        super().__init__()
+        self.stem, self.between, self.consumer = nn.Conv2d(3, 6, 3, padding=1), between, consumer
+
+    def forward(self, images):
+        return F.relu(self.consumer(self.between(F.relu(self.stem(images))))).flatten(1)
+
+
+CONSUMERS = {
+    "strided": (nn.Identity, lambda: nn.Conv2d(6, 5, 3, stride=2, padding=(1, 0), dilation=2, bias=False)),
+    "same": (nn.Identity, lambda: nn.Conv2d(6, 5, 3, padding="same")),
+    "circular": (nn.Identity, lambda: nn.Conv2d(6, 5, 3, padding=1, padding_mode="circular")),
+    "one dimension": (lambda: nn.Flatten(2), lambda: nn.Conv1d(6, 5, 3)),
+    "three dimensions": (lambda: nn.Unflatten(2, (2, 4)), lambda: nn.Conv3d(6, 5, 2)),
+    "flattened": (nn.Flatten, lambda: nn.Linear(6 * 64, 5)),
+    "groups": (nn.Identity, lambda: nn.Conv2d(6, 4, 3, groups=2)),
+    "transposed": (nn.Identity, lambda: nn.ConvTranspose2d(6, 5, 3)),
+}
+
+
+@pytest.mark.parametrize("name", CONSUMERS)
+def test_a_unit_at_a_time_is_what_a_whole_pass_gives(name, monkeypatch):
+    between, consumer = (make() for make in CONSUMERS[name])
+    model = randomised(Consumed(between, consumer)).double().eval()
+    graph = traced(model)
+    run = Restarts(graph).on(IMAGES)
+    factors = torch.tensor([0.0, 0.0, 0.3, -1.0, 2.0, 0.0]).double()
+    masks = {"stem": torch.ones(6, 6).double().index_put((torch.arange(6), torch.arange(6)), factors)}
+    differences = []
+    monkeypatch.setattr(restart, "brought", lambda *given: differences.append(brought(*given)) or differences[-1])
+    for chosen in (masks, {"stem": masks["stem"][[4, 1]]}):
+        assert relative(run.masked(chosen), one_by_one(graph, (IMAGES,), chosen)) < 1e-12
+    assert len(differences) == (0 if name in {"groups", "transposed"} else 2)
+
+
+def test_of_the_first_consumer_only_what_changes_is_computed():
+    model = two_blocks().eval()
+    run = Restarts(traced(model)).on(IMAGES)
+    masks = {"third": 1 - torch.eye(7).double()}
+    expected = run.masked(masks)
+    with FlopCounterMode(display=False) as counted:
+        assert torch.equal(run.masked(masks), expected)
+    copies = 7 * BATCH
+    assert counted.get_total_flops() == 2 * copies * (
+        model.fourth.weight[:, 0].numel() * 64 + model.head.weight.numel()
+    )
 
 
 class Windowed(nn.Module):

@@ -9,14 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from cutback.errors import UnknownName, UserMistake
-from cutback.models import build, models
+from cutback.models import CifarDenseNet, PreActivationResNet, build, models
 from cutback.models.resnet import PaddedShortcut
 
 SIZES = {  # parameters, multiply-accumulates of convolutions and linear layers
     "alexnet": (5_871_434, 182_220_800),
     "lenet5": (431_080, 2_293_000),
     "mlp": (545_810, 545_000),
+    "mlp-bn": (545_810 + 2 * 800, 545_000),
     "vgg16": (14_987_722, 313_463_808),
+    "vgg19": (20_035_018, 398_136_320),
+    "resnet164": (1_703_258, 247_646_720),
+    "densenet40": (1_019_722, 264_812_928),
     "resnet20": (269_722, 40_551_040),
     "resnet56": (853_018, 125_485_696),
     "resnet110": (1_727_962, 252_887_680),
@@ -63,8 +67,19 @@ def test_parameters_and_macs_are_exact(name: str) -> None:
     assert (sum(parameter.numel() for parameter in model.parameters()), sum(macs)) == SIZES[name]
 
 
-@pytest.mark.parametrize("name", list(models))
-def test_every_model_maps_its_input_shape_to_its_classes(name: str) -> None:
+PUBLISHED = {"vgg19": (20.04e6, 7.97e8), "resnet164": (1.70e6, 4.99e8), "densenet40": (1.02e6, 5.33e8)}
+"""Parameters and FLOPs (two a multiply-accumulate, of all layers) as Liu et al. (2017) print them."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_sizes_are_those_that_network_slimming_reports(name: str) -> None:
+    params, macs = SIZES[name]
+    assert round(params, -4) == PUBLISHED[name][0]
+    assert 0.99 < 2 * macs / PUBLISHED[name][1] < 1.0005
+
+
+@pytest.mark.parametrize("name", [name for name in models if name != "retinanet"])
+def test_every_classifier_maps_its_input_shape_to_its_classes(name: str) -> None:
     entry = models.get(name)
     channels, height, width = entry.input_shape
     with torch.no_grad():
@@ -119,6 +134,10 @@ def test_mistakes_are_named() -> None:
         build("vgg16", num_clases=3)
     with pytest.raises(UserMistake, match="'A' or 'B'"):
         build("resnet20", shortcut="C")
+    with pytest.raises(UserMistake, match="9 n"):
+        PreActivationResNet(21)
+    with pytest.raises(UserMistake, match="3 n"):
+        CifarDenseNet(41)
     with pytest.raises(UserMistake, match="at least 16"):
         build("lenet5", input_size=8)
 

@@ -113,7 +113,7 @@ def test_a_description_holds_what_the_list_shows():
     found = describe("l1")
     assert (found.name, found.needs, found.aggregate) == ("l1", ("weights",), "sum")
     assert found.source.startswith("Li 2016")
-    assert describe("group-norm").aggregate == ""
+    assert (describe("group-norm").aggregate, describe("group-norm").coupled) == ("", "sum of squares")
 
 
 ROOT = Path(__file__).parent

@@ -47,6 +47,7 @@ def test_it_says_where_it_comes_from_and_can_be_made_by_hand(name):
     assert re.search(r"\b(19|20)\d\d\b", found.source)
     assert set(found.needs) <= {"weights", "activations", "gradients", "labels"}
     assert found.needs
+    assert found.coupled == (found.aggregate or about(name).coupled) != ""
     assert getattr(cutback.scores, entry.__name__) is entry
     parameters = list(inspect.signature(entry).parameters)
     expected = ["loader", "loss"] if "labels" in found.needs else ["loader"] if about(name).data else []

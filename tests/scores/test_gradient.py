@@ -10,7 +10,7 @@ from torch.nn import functional
 import cutback
 from cutback.errors import InvalidScore, UserMistake
 from cutback.scores import SNIP, GroupFisher, Taylor, about, make_score, scores
-from tests.helpers import image, snapshot
+from tests.helpers import image, randomised, snapshot
 from tests.scores.networks import SAMPLES, Batches, assert_equal, numbers, projected, rated, traced
 from tests.scores.two_ranks import rate
 
@@ -139,6 +139,13 @@ def test_two_processes_find_what_one_finds(tmp_path):
 def test_what_is_no_loss_is_named(name, loss, says):
     with pytest.raises(UserMistake, match=says):
         rated(traced("projected"), made(name, Batches(), loss))
+
+
+@pytest.mark.parametrize("name", ["grasp", "taylor-second"])
+def test_what_has_no_second_derivative_is_named(name):
+    layers = nn.Conv2d(3, 6, 3), nn.Hardsigmoid(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)
+    with pytest.raises(InvalidScore, match=r"hardsigmoid_backward.*score of first derivatives"):
+        rated(randomised(nn.Sequential(*layers)), made(name, Batches()))
 
 
 def test_a_loss_that_is_not_finite_gives_no_score():

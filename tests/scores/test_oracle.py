@@ -92,3 +92,11 @@ def test_squares_are_of_each_batch_before_they_are_averaged():
 def test_a_change_is_absolute_or_squared():
     with pytest.raises(UserMistake, match="absolute"):
         Oracle([], cross_entropy, absolute=True, squared=True)
+
+
+@pytest.mark.parametrize(
+    ("loss", "says"), [(lambda outputs, labels: outputs, r"gave shape \(4, 4\)"), (lambda *_: None, "gave NoneType")]
+)
+def test_what_is_no_loss_is_named(loss, says):
+    with pytest.raises(UserMistake, match=f"{says}; return a scalar tensor"):
+        rated(traced("residual"), Oracle(Batches(), loss))

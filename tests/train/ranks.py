@@ -12,28 +12,42 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import cutback
-from benchmarks.resuming.processes import CONTEXT
 from cutback.errors import CutbackError
 from cutback.methods import make_method
 from cutback.train import Data, Loop, TrainSettings, classification, launched
 from cutback.train.weights import weights_of
+from tests.resuming.processes import forking
 from tests.train import iterative
 
 PICTURES, CLASSES, EPOCHS = 128, 4, 3
 
 
-def in_processes(count: int, work: Callable[..., None], *arguments: object, seconds: float = 120) -> list[int | None]:
-    """Do work in several processes that know of each other as a launcher would tell; return their exit codes."""
+def in_processes(
+    count: int, work: Callable[..., None], *arguments: object, until: Callable[[], bool] = lambda: False
+) -> list[int | None]:
+    """Do work in several processes that know of each other as a launcher would tell.
+
+    Args:
+        count: how many.
+        work: what each does.
+        *arguments: of the work.
+        until: all are killed as soon as this holds; also 5 seconds after the first has ended, and after 120 in all.
+
+    Returns:
+        Their exit codes, ``None`` for those that had to be killed.
+    """
+    context = forking()
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    processes = [CONTEXT.Process(target=_in_one, args=(rank, count, port, work, arguments)) for rank in range(count)]
+    processes = [context.Process(target=_in_one, args=(rank, count, port, work, arguments)) for rank in range(count)]
     for process in processes:
         process.start()
-    end = time.monotonic() + seconds
-    for process in processes:
-        process.join(max(0.0, end - time.monotonic()))
-        end = min(end, time.monotonic() + 5)  # once one has ended, the others are about to
+    end = time.monotonic() + 120
+    while any(process.is_alive() for process in processes) and time.monotonic() < end and not until():
+        if not all(process.is_alive() for process in processes):
+            end = min(end, time.monotonic() + 5)
+        time.sleep(0.002)
     codes = [process.exitcode for process in processes]
     for process in processes:
         process.kill()

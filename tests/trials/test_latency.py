@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import cutback
-from cutback.errors import BudgetUnreachable, InvalidBudget
+from cutback.errors import BudgetUnreachable, InvalidBudget, InvalidScore
 from cutback.graph.balance import Cell
 from cutback.measure.latency import Latency
 from cutback.measure.latency_model import LatencyModel
@@ -160,11 +160,20 @@ def test_where_another_budget_binds_nothing_more_is_tried(graph: cutback.Graph, 
     assert sum("latency" in note for note in notes) == 1
 
 
-def test_other_budgets_are_checked_before_anything_is_timed(graph: cutback.Graph, tmp_path, monkeypatch) -> None:
+def test_other_budgets_are_checked_before_anything_is_scored_or_timed(graph, tmp_path, monkeypatch) -> None:
+    def scored(graph: cutback.Graph) -> Mapping[str, torch.Tensor]:
+        pytest.fail("scored")
+
     monkeypatch.setattr("cutback.trials.latency_budget.LatencyModel", lambda *_: pytest.fail("timed"))
-    setting = LatencySetting(cache=tmp_path)
+    setting, budgets = LatencySetting(cache=tmp_path), ["macs=0.01%", "latency=60%"]
     with pytest.raises(BudgetUnreachable, match="macs"):
-        cutback.plan(graph, budget=["macs=0.01%", "latency=60%"], allocate="per-latency", latency=setting)
+        cutback.plan(graph, score=scored, budget=budgets, allocate="per-latency", latency=setting)
+
+
+def test_a_score_that_fails_does_so_before_anything_is_timed(graph, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("cutback.trials.latency_budget.LatencyModel", lambda *_: pytest.fail("timed"))
+    with pytest.raises(InvalidScore, match="return a mapping"):
+        cutback.plan(graph, score=lambda _: None, budget="latency=60%", latency=LatencySetting(cache=tmp_path))
 
 
 def test_how_latency_is_written() -> None:

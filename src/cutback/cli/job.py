@@ -78,6 +78,8 @@ class Job:
                 augment=request.augment,
                 workers=request.workers,
             )
+        for note in data.notes:
+            reporter.line(note)
         with reporter.step(f"building {request.model}"):
             built = load_model(
                 request.model,

@@ -22,7 +22,11 @@ Model = Annotated[
 ]
 Data = Annotated[
     str,
-    typer.Option(metavar="D", help="digits, mnist:DIR, imagefolder:DIR, or file.py:function, which returns datasets."),
+    typer.Option(
+        metavar="D",
+        help="digits, mnist:DIR, imagefolder:DIR, hf:NAME, hf:parquet@FILES, torchvision:NAME@DIR, or "
+        "file.py:function, which returns datasets.",
+    ),
 ]
 Input = Annotated[
     str | None,

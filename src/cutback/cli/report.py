@@ -46,6 +46,8 @@ class Measured:
         macs: multiply-accumulates for one picture.
         params: number of parameters.
         bytes: size as a safetensors file.
+        memory: what a forward pass takes at run time in all, in bytes (see ``measure.run_time_memory``), for the
+            pictures that latencies refer to.
     """
 
     accuracy: float
@@ -53,6 +55,7 @@ class Measured:
     macs: int
     params: int
     bytes: int
+    memory: int
 
 
 def file_size(model: nn.Module) -> int:
@@ -181,6 +184,8 @@ def _data(data: Data) -> dict[str, object]:
         "classes": data.class_names,
         "mean": data.mean,
         "std": data.std,
+        "augmentation": str(data.augmentation),
+        "notes": data.notes,
     }
 
 
@@ -213,6 +218,8 @@ def print_report(report: Mapping[str, Any], folder: Path) -> None:
     where = f"batch {machine['latency_batch']}, threads: {machine['threads']}"
     table.add_row(f"latency, ms (95 %), {where}", *(_timed(stage) for stage in stages.values()))
     table.add_row("file size, bytes", *(_counted(stage["bytes"], dense["bytes"]) for stage in stages.values()))
+    memory = (_counted(stage["memory"], dense["memory"]) for stage in stages.values())
+    table.add_row(f"run-time memory, bytes, batch {machine['latency_batch']}", *memory)
     out.print(table)
     for name, (before, after) in report["plan"]["costs"].items():
         if name not in IN_TABLE:
@@ -221,7 +228,7 @@ def print_report(report: Mapping[str, Any], folder: Path) -> None:
     proof = report["proof"]
     error = f", relative error at most {proof['error']:.0e}" if proof else ", at each cut of the method"
     out.print(f"\nproven: equal to the original with the removed channels silenced{error}")
-    for note in report["plan"]["notes"]:
+    for note in (*report["plan"]["notes"], *report["data"]["notes"]):
         out.print(f"note: {note}")
     for budget in report["plan"]["budgets"]:
         if str(budget).startswith("latency="):

@@ -48,6 +48,7 @@ class Request:
     normalise: str | None = None
     augment: str | None = None
     workers: int = 0
+    weights_seen: bool | None = None
     task: Path | None = None
     weights: Path | None = None
     num_classes: int | None = None
@@ -130,7 +131,7 @@ class Request:
     @property
     def seen(self) -> bool:
         """Whether the starting weights have seen the training pictures, held-out ones included."""
-        return self.weights is not None
+        return self.weights is not None if self.weights_seen is None else self.weights_seen
 
     @property
     def latency_setting(self) -> LatencySetting:

@@ -20,7 +20,7 @@ from cutback.cli.request import Request
 from cutback.cli.stages import Stages, State
 from cutback.errors import CutbackError, UserMistake
 from cutback.graph.architecture import hash_of
-from cutback.train.launch import launched
+from cutback.train.launch import Launch, launched
 from cutback.train.run_folder import RunFolder
 
 
@@ -48,10 +48,13 @@ def start_run(request: Request, reporter: Reporter) -> dict[str, Any] | None:
                 job.try_out()
         above = [parent for parent in request.folder.absolute().parents if not parent.exists()]
         state = State()
+        launch.from_main(lambda: _create(job))
+        folder = RunFolder(request.folder)
         try:
-            launch.from_main(lambda: _create(job))
-            with _told_how_to_go_on(reporter, request.folder, state):
-                return Stages(job, RunFolder(request.folder), state, start).run()
+            with _held(folder, launch), _told_how_to_go_on(reporter, request.folder, state):
+                if launch.is_main:
+                    folder.save(state.to_tree())
+                return Stages(job, folder, state, start).run()
         except BaseException:
             if launch.is_main and not state.worth_keeping:
                 _remove(request.folder, above)
@@ -81,27 +84,27 @@ def resume_run(path: Path, reporter: Reporter) -> dict[str, Any] | None:
     with _folder_of(config):
         request = Request.from_document(config["request"])
         if request.folder.absolute() != folder.path:
-            request = dataclasses.replace(request, out=path.absolute())
+            request = dataclasses.replace(request, out=folder.path)
         with launched(request.device, request.training.precision, timeout=request.timeout) as launch:
             reporter = reporter if launch.is_main else Reporter(quiet=True)
             if launch.ranks != config["ranks"]:
                 raise UserMistake(
                     f"{path} was begun among {config['ranks']} processes, not {launch.ranks}; resume it among as many"
                 )
-            state = launch.from_main(folder.latest)
-            _warn_of_other_bits(config, reporter)
-            job = Job.prepared(request, reporter, launch)
-            _check_same(config, _fingerprints(job))
-            if launch.is_main:
-                folder.cut_log(state["logged"])
-                folder.log("resumed", stage=state["stage"])
-            found = State(**state)
-            with _told_how_to_go_on(reporter, path, found):
-                return Stages(job, folder, found, start).run()
+            with _held(folder, launch):
+                state = State(**launch.from_main(folder.latest))
+                _warn_of_other_bits(config, reporter)
+                job = Job.prepared(request, reporter, launch)
+                _check_same(config, _fingerprints(job))
+                if launch.is_main:
+                    folder.cut_log(state.logged)
+                    folder.log("resumed", stage=state.stage)
+                with _told_how_to_go_on(reporter, path, state):
+                    return Stages(job, folder, state, start).run()
 
 
 def _create(job: Job) -> None:
-    """Make the folder of a new run, with its first checkpoint."""
+    """Make the folder of a new run."""
     config = {
         "request": job.request.to_document(),
         "folder": str(Path.cwd()),
@@ -109,8 +112,7 @@ def _create(job: Job) -> None:
         **_surroundings(),
         **_fingerprints(job),
     }
-    folder = RunFolder.create(job.request.folder, json.loads(json.dumps(config)))
-    folder.save(dataclasses.asdict(State()))
+    RunFolder.create(job.request.folder, config)
 
 
 def _remove(folder: Path, above: Sequence[Path]) -> None:
@@ -156,6 +158,11 @@ def _folder_of(config: Mapping[str, Any]) -> Iterator[None]:
     """Work in the folder in which the run was begun, to which its paths refer, if it is there."""
     with contextlib.chdir(config["folder"]) if Path(config["folder"]).is_dir() else contextlib.nullcontext():
         yield
+
+
+def _held(folder: RunFolder, launch: Launch) -> contextlib.AbstractContextManager[None]:
+    """Hold the folder in the main process, which writes to it."""
+    return folder.held() if launch.is_main else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -16,8 +16,9 @@ Examples:
   cutback scores --json
 
 \b
-coupled: how a score puts together the channels that must go together, unless it is told otherwise: l1:mean, l1:max, or
-l1:leader, where the projection of a shortcut (else the layer that begins the stream) decides alone.
+coupled: how a score puts together the channels that must go together. Where that is sum, it may be told otherwise:
+l1:mean, l1:max, or l1:leader, where the projection of a shortcut (else the layer that begins the stream) decides alone.
+B is the number of places at which a unit's gates stand.
 """
 
 
@@ -29,5 +30,5 @@ def scores(json: options.Json = False) -> None:
         return
     table = Table("score", "needs", "coupled", "what it is", "source", box=None, pad_edge=False)
     for score in found:
-        table.add_row(score.name, ", ".join(score.needs), score.aggregate or "-", score.summary, score.source)
+        table.add_row(score.name, ", ".join(score.needs), score.coupled, score.summary, score.source)
     console.stdout(WIDTH).print(table)

@@ -9,8 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 
 import cutback
+from cutback.cli import histograms
 from cutback.cli.job import Job
 from cutback.cli.report import Measured, file_size, make_report, reload_lines, write_result
+from cutback.cli.staging import write_whole
 from cutback.errors import MethodUnfinished
 from cutback.graph.architecture import hash_of
 from cutback.measure import compare_latency
@@ -54,6 +56,10 @@ class State:
     epochs: int = 0
     logged: int = 0
     seconds: float = 0.0
+
+    def to_tree(self) -> dict[str, Any]:
+        """Return all of it, for a checkpoint."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @property
     def worth_keeping(self) -> bool:
@@ -204,6 +210,8 @@ class Stages:
             reload=reload_lines(job.built, request),
             seconds=time.monotonic() - self._start,
         )
+        for name, found in histograms.recorded(self._folder.events()).items():
+            write_whole(self._folder.path / f"{name}.svg", histograms.drawn(found, f"{name} after each epoch"))
         write_result(job.model, plan, report, self._folder.path)
         self._log("finished")
         return report
@@ -238,7 +246,10 @@ class Stages:
                 told(f"{text}, {speed:,.0f} pictures/s")
                 values = {"train_loss": epoch.train_loss, "validation": epoch.validation, "learning_rate": rate}
                 values["pictures_per_second"] = round(speed, 1)
-                self._log("epoch", training=name, epoch=epoch.number, **values)
+                told_by_method = {} if loop.method is None else loop.method.records()
+                more = {"method": told_by_method} if told_by_method else {}
+                self._log("epoch", training=name, epoch=epoch.number, **values, **more)
+                values |= {key: value for key, value in told_by_method.items() if isinstance(value, int | float)}
                 for key, value in values.items() if self._events is not None else ():
                     self._events.add_scalar(f"{name}/{key}", value, state.epochs)
 
@@ -267,7 +278,7 @@ class Stages:
         state = self._state
         if self._job.launch.is_main:
             state.logged, state.seconds = self._folder.logged, time.monotonic() - self._start
-            self._folder.save({field.name: getattr(state, field.name) for field in dataclasses.fields(state)})
+            self._folder.save(state.to_tree())
 
     def _restore(self) -> None:
         """Make the network what it was at the start of the part at hand."""
@@ -309,7 +320,8 @@ class Stages:
         job = self._job
         figure = job.figure_alone(model, "test")
         macs, params = cutback.measure.macs(model, job.example), cutback.measure.params(model)
-        return Measured(figure, validation, macs, params, file_size(model))
+        memory = cutback.measure.run_time_memory(model, job.pictures().to(job.launch.device)).peak
+        return Measured(figure, validation, macs, params, file_size(model), memory)
 
     def _last_epoch(self, final: Measured) -> dict[str, float] | None:
         """Return figures of the network after the last epoch of the last training, where one was the last step."""

@@ -59,6 +59,15 @@ Augment = Annotated[
         show_default=False,
     ),
 ]
+Seen = Annotated[
+    bool | None,
+    typer.Option(
+        "--seen/--not-seen",
+        help="Whether the starting weights have seen the training pictures: validation and test are then halves of the "
+        "test split, where there is one. Else so if --weights are given.",
+        show_default=False,
+    ),
+]
 Workers = Annotated[int, typer.Option(min=0, metavar="N", help="Processes that read pictures from files.")]
 LearningRate = Annotated[float, typer.Option("--lr", metavar="RATE", help="Highest learning rate before the cut.")]
 MethodLearningRate = Annotated[

@@ -25,6 +25,8 @@ A unit's gate stands at several places at once, and its gradient is the sum over
 
 - ``consumer``: the input of every call that consumes the group's channels. A factor of zero silences them exactly as a
   cut does, except for the groups that ``mixed_groups`` names.
+- ``input``: as ``consumer``, and the input of depthwise layers too, which pass channels on: where Group Fisher's masks
+  stand.
 - ``norm``: the output of the normalisation after each producer (of the producer, where none follows), before the
   activation.
 - ``stream``: the end of each block, after its sum and activation, for groups whose channels are summed; else as
@@ -39,7 +41,7 @@ of an activation belongs to; ``Gates.rows`` where its samples lie.
 
 from cutback.gates.gates import Gates
 from cutback.gates.passing import Observer
-from cutback.gates.places import SITES, Place, find_places, mixed_groups, stream_groups
+from cutback.gates.places import SITES, Place, find_places, mixed_groups, stream_groups, ungatable_groups
 from cutback.gates.restart import Restart, Restarts
 from cutback.gates.rows import Rows
 
@@ -54,4 +56,5 @@ __all__ = [
     "find_places",
     "mixed_groups",
     "stream_groups",
+    "ungatable_groups",
 ]

@@ -30,7 +30,7 @@ class Gates:
 
     Args:
         graph: the traced model.
-        site: ``consumer``, ``norm``, ``stream``, ``output``, ``feature`` or ``map``, see ``cutback.gates``.
+        site: ``consumer``, ``input``, ``norm``, ``stream``, ``output``, ``feature`` or ``map``, see ``cutback.gates``.
         groups: names of the groups to be gated; all of them by default.
         reading: gather the gradients of the gates, see ``take``.
         observe: receives each place and the activation there (masked, where it is), in the order of the forward pass.

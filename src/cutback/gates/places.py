@@ -20,7 +20,7 @@ from cutback.graph.states import State
 from cutback.graph.weights import ComputedWeight
 from cutback.registry import near_misses
 
-SITES = ("consumer", "norm", "stream", "output", "feature", "map")
+SITES = ("consumer", "input", "norm", "stream", "output", "feature", "map")
 """The sites a gate can stand at, see ``cutback.gates``."""
 
 _CONVOLUTIONS = {f"aten::conv{n}d" for n in (1, 2, 3)}
@@ -85,19 +85,23 @@ def find_places(graph: Graph, number: int, site: str, groups: Sequence[str] | No
         raise UnknownName(f"no site is called {site!r}; write one of {', '.join(SITES)}")
     finder = _Finder(graph, number)
     numbers = _numbers(graph, groups)
-    places = sorted(finder.at(site), key=lambda place: (place.call, place.argument is None))
-    found = [part for place in places if (part := place.only(numbers)) is not None]
-    missing = set(numbers).intersection(finder.running()).difference(*(place.groups for place in found))
-    reasons = dict.fromkeys(missing, f"it has no {site} that a gate could stand at")
-    if site == "consumer":
-        reasons |= {n: why for n, why in finder.uncovered().items() if n in numbers}
+    places = list(finder.at(site))
+    reasons = {n: why for n, why in finder.ungatable(site, places).items() if n in numbers}
     if reasons:
         first = min(reasons)
         named = ", ".join(graph.groups[n].name for n in sorted(reasons))
         raise Ungatable(
             f"group {graph.groups[first].name} cannot be gated: {reasons[first]}; pass groups=[...] without {named}"
         )
-    return found
+    places.sort(key=lambda place: (place.call, place.argument is None))
+    return [part for place in places if (part := place.only(numbers)) is not None]
+
+
+def ungatable_groups(graph: Graph, site: str) -> Mapping[str, str]:
+    """Return the groups that gates at a site would refuse, each with the reason."""
+    finders = [_Finder(graph, number) for number in range(len(graph.captures))]
+    found = [finder.ungatable(site, list(finder.at(site))) for finder in finders]
+    return {graph.groups[n].name: why for reasons in reversed(found) for n, why in reasons.items()}
 
 
 def mixed_groups(graph: Graph) -> frozenset[str]:
@@ -146,14 +150,17 @@ class _Finder:
         self._producing = {
             slot.state
             for slot, owners in graph.slots.items()
-            if slot.role in ("filter", "depthwise") and (owners.group >= 0).any()
+            if slot.role in ("filter", "depthwise", "selection") and (owners.group >= 0).any()
         }
+        self._depthwise = {slot.state for slot in graph.slots if slot.role == "depthwise"} & self._producing
         self._covered: set[tuple[str, int]] = set()
 
     def at(self, site: str) -> Iterator[Place]:
         """Yield the places of a site."""
         if site == "consumer":
             yield from self._consumers()
+        elif site == "input":
+            yield from self._consumers(depthwise=True)
         elif site == "stream":
             yield from self._stream(self.at("norm"))
         elif site == "norm":
@@ -170,8 +177,14 @@ class _Finder:
         groups = enumerate(self._graph.groups)
         return {n for n, group in groups if any(slot.state in self._used for slot in group.slices)}
 
-    def uncovered(self) -> Mapping[int, str]:
-        """Return the groups with columns at no place of the site ``consumer``, and why."""
+    def ungatable(self, site: str, places: Sequence[Place]) -> Mapping[int, str]:
+        """Return the groups that run but have no place among all those of a site, or consumers at none, and why."""
+        missing = self.running().difference(*(place.groups for place in places))
+        reasons = dict.fromkeys(missing, f"it has no {site} that a gate could stand at")
+        return reasons | self._uncovered() if site in ("consumer", "input") else reasons
+
+    def _uncovered(self) -> dict[int, str]:
+        """Return the groups with columns at no place that was yielded, and why."""
         found: dict[int, str] = {}
         for slot, owners in self._graph.slots.items():
             missed = _is_column(slot) and (slot.state, slot.dimension) not in self._covered
@@ -182,9 +195,11 @@ class _Finder:
 
     # ---------------------------------------------------------------------------------------------------- consumers
 
-    def _consumers(self) -> Iterator[Place]:
+    def _consumers(self, *, depthwise: bool = False) -> Iterator[Place]:
         for n, (node, trail) in enumerate(zip(self._calls, self._trails, strict=True)):
             argument = self._consumed(node, trail)
+            if depthwise and argument is None and self._is_depthwise(trail):
+                argument = "input", None
             if argument is not None:
                 name, item = argument
                 value = trail.given[name]
@@ -217,6 +232,10 @@ class _Finder:
             covered = [self._cover(state, range(len(state.shape))) for state in states]
             return computed[0] if any(covered) else None
         return None
+
+    def _is_depthwise(self, trail: Trail) -> bool:
+        weight = trail.given.get("weight")
+        return isinstance(weight, State) and weight.name in self._depthwise
 
     def _cover(self, weight: object, dimensions: Sequence[int]) -> bool:
         """Note that a weight's columns are gated; say whether it has any."""
@@ -253,7 +272,7 @@ class _Finder:
         return activation_after(last, self._outputs) or last
 
     def _produces(self, trail: Trail) -> bool:
-        """Say whether a call makes channels of some group from a weight."""
+        """Say whether a call makes channels of some group, from a weight or by selecting them."""
         for _, value in _operands(trail.given):
             if isinstance(value, ComputedWeight):
                 labels = [core(layer.labels).numpy() for layer in value.layers]

@@ -1,15 +1,18 @@
 """Many masks in one pass, restarted from the layer that they touch."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.fx.node import map_arg
 
 from cutback.errors import Ungatable, UserMistake
+from cutback.gates.difference import brought, changed_channels
 from cutback.gates.factors import Factors
 from cutback.gates.live import LiveCapture, captured, key_of
 from cutback.gates.passing import Passing, standing
-from cutback.gates.places import find_places
+from cutback.gates.places import Place, find_places
 from cutback.gates.rows import RowMap, Rows, row_map
 from cutback.gates.walking import Walk
 from cutback.graph.capture import module_path, operator_of
@@ -17,6 +20,7 @@ from cutback.graph.clone import state_tensors
 from cutback.graph.graph import Graph
 from cutback.graph.inputs import Inputs, tensors_in
 from cutback.graph.nests import filled
+from cutback.graph.numbers import arguments_of
 
 _Key = tuple[Hashable, ...]
 
@@ -84,6 +88,7 @@ class Restart:
         self._names = [group.name for group in restarts.graph.groups]
         self._states = {name: tensor.detach() for name, tensor in state_tensors(restarts.graph.model).items()}
         self._walk = self._started()
+        self._full: tuple[int, Tensor] | None = None  # a call that masks touched first, and what it returns without
 
     @property
     def samples(self) -> int:
@@ -95,6 +100,10 @@ class Restart:
         """The groups that run in the present mode, in the order in which their first masked layers come."""
         run = [name for name in self._restarts.groups if any(p.has([self._names.index(name)]) for p in self._places)]
         return sorted(run, key=lambda name: self._first([name]))
+
+    @property
+    def _row_map(self) -> RowMap:
+        return self._restarts.row_map(self._live.traced)
 
     @torch.no_grad()
     def plain(self) -> object:
@@ -141,19 +150,22 @@ class Restart:
         places = [place for place in self._places if place.has(numbers)]
         passing = Passing(wide, standing(wide, places), self._restarts.row_map, factors, None, None)
         first = self._first(masks)
-        start = wide.capture.nodes.index(wide.calls[first])
-        walk = Walk(wide.capture, self._values(wide, first, start, count), start)
+        self._advance(first)
+        result = self._by_difference(first, places, masks)
+        known = {} if result is None else {wide.calls[first]: result}
+        start = wide.capture.nodes.index(wide.calls[first]) + len(known)
+        walk = Walk(wide.capture, self._values(wide, start, count, known), start)
         return filled(wide.capture.returned, walk.finish(passing.call))
 
     def _meets_constants(self, names: Iterable[str]) -> bool:
         """Say whether masks of groups stand at some place that belongs to no sample."""
         numbers = [self._names.index(name) for name in names]
-        rows = self._restarts.row_map(self._live.traced).places
+        rows = self._row_map.places
         return any(rows[place] == Rows(None) for place in self._places if place.has(numbers))
 
     def _parts(self, output: Tensor, node: fx.Node) -> Sequence[Tensor]:
         """Return an output of copies of the batch for each copy."""
-        rows = self._restarts.row_map(self._live.traced).result(_key(node, self._live.numbers), "an output")
+        rows = self._row_map.result(_key(node, self._live.numbers), "an output")
         return rows.parted(output, self.samples)
 
     def _first(self, names: Iterable[str]) -> int:
@@ -173,15 +185,39 @@ class Restart:
         """Return the inputs with copies of the batch one after the other."""
         return self._inputs.map(lambda t: torch.cat([t] * count) if t.dim() and len(t) == self.samples else t)
 
-    def _values(self, wide: LiveCapture, first: int, start: int, count: int) -> dict[fx.Node, object]:
-        """Return all that a capture for copies of the batch needs from a call on."""
-        capture = wide.capture
-        given = [*(self._states[name] for name in capture.states), *self._repeated(count).tensors()]
-        values: dict[fx.Node, object] = dict(zip(capture.nodes, given, strict=False))
+    def _advance(self, first: int) -> None:
+        """Run the batch up to a call."""
         stop = self._live.capture.nodes.index(self._live.calls[first])
         if stop < self._walk.position:
             self._walk = self._started()
         self._walk.until(stop)
+
+    def _by_difference(self, first: int, places: Sequence[Place], masks: Mapping[str, Tensor]) -> Tensor | None:
+        """Return what the first call that masks touch returns for copies of the batch, where a difference gives that.
+
+        It does where each mask changes one unit, and the call has its samples first.
+        """
+        own = [place for place in places if place.call == first]
+        if len(masks) != 1 or len(own) != 1:
+            return None
+        ((name, mask),), node, rows = masks.items(), self._live.calls[first], self._row_map
+        found = changed_channels(node, own[0], self._names.index(name), mask)
+        if found is None or {rows.places[own[0]], rows.results[first, 0]} != {Rows(0)}:
+            return None
+        channels, factors = found
+        arguments: dict[str, Any] = map_arg(arguments_of(node), self._walk.values.__getitem__)  # type: ignore[arg-type]
+        if self._full is None or self._full[0] != first:
+            self._full = first, node.target(**arguments)  # type: ignore[operator]
+        full, lost = self._full[1], brought(node, arguments, channels)
+        return (full - (1 - factors.to(full).view(-1, *[1] * full.dim())) * lost).flatten(0, 1)
+
+    def _values(
+        self, wide: LiveCapture, start: int, count: int, known: Mapping[fx.Node, object]
+    ) -> dict[fx.Node, object]:
+        """Return all that a capture for copies of the batch needs from a node on, some of it known."""
+        capture = wide.capture
+        given = [*(self._states[name] for name in capture.states), *self._repeated(count).tensors()]
+        values: dict[fx.Node, object] = {**dict(zip(capture.nodes, given, strict=False)), **known}
         held = {_key(node, self._live.numbers): value for node, value in self._walk.values.items()}
         before = set(capture.nodes[:start])
         for node in (source for user in capture.nodes[start:] for source in user.all_input_nodes):
@@ -208,7 +244,7 @@ class Restart:
         Raises:
             Ungatable: its rows are not known to belong to one sample each.
         """
-        rows = self._restarts.row_map(self._live.traced).result(key, where)
+        rows = self._row_map.result(key, where)
         result = value.clone() if rows.dimension is None else rows.copied(value, self.samples, count)
         if result.shape != shape:
             raise Ungatable(f"the rows of {where} do not grow with the batch as its samples do")

@@ -32,8 +32,8 @@ class Slot:
         state: qualified name.
         dimension: the dimension that is sliced.
         role: what a slice is: ``filter`` (output channel of a contraction), ``column`` (input channel of one),
-            ``depthwise`` (both at once), ``bias``, ``norm`` or ``element``. Tied weights may play several; this is the
-            first.
+            ``depthwise`` (both at once), ``bias``, ``norm``, ``selection`` (the place in a list of positions at which a
+            channel is taken) or ``element``. Tied weights may play several; this is the first.
         consumes: whether its slices are columns wherever else the weight is used.
         blocks: into how many equal blocks the state's first dimension falls, each with slices of its own along this
             one: index ``i`` is slice ``i % size`` of block ``i // size``.
@@ -182,8 +182,8 @@ class Group:
     @property
     def layers(self) -> tuple[str, ...]:
         """Paths of the layers that produce the group's channels; names of parameters that the model itself holds."""
-        roles = ("filter", "depthwise")
-        producers = [slot for slot in self.slices if slot.role in roles] or list(self.slices)
+        made = [slot for slot in self.slices if slot.role in ("filter", "depthwise")]
+        producers = made or [slot for slot in self.slices if slot.role == "selection"] or list(self.slices)
         return tuple(dict.fromkeys(layer_of(slot.state) or slot.state for slot in producers))
 
 

@@ -20,7 +20,7 @@ from cutback.graph.labels import NONE, Boundary, LabelStore, compact, core, unli
 from cutback.graph.states import StateLabels
 from cutback.graph.wording import worded
 
-_PRODUCERS = ("filter", "depthwise", "element")
+_PRODUCERS = ("filter", "depthwise", "element", "selection")
 _UNASSIGNED = -1
 
 

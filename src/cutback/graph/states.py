@@ -38,7 +38,7 @@ class StateLabels:
         Args:
             state: the parameter or buffer.
             dimension: the sliced dimension.
-            role: what a slice is: ``filter``, ``column``, ``depthwise``, ``bias``, ``norm`` or ``element``.
+            role: what a slice is, see ``Slot``.
             blocks: into how many equal blocks the first dimension falls, each with slices of its own along this one
                 (the weight of a grouped convolution).
 

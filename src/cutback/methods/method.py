@@ -134,6 +134,13 @@ class Method(ABC):
         """Return the plan that leads from the dense network to the model as it is now, ``None`` while it is whole."""
         return self._plan
 
+    def records(self) -> dict[str, object]:
+        """Return what a log of the run should keep of this moment, for JSON: numbers, and histograms, by name.
+
+        A histogram is ``{"edges": [...], "counts": [...]}`` with one edge more than counts.
+        """
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         """Return all that is needed to go on: dicts with text keys, lists, tensors, numbers, text and ``None``.
 

@@ -11,9 +11,9 @@ from cutback.planning.limits import Limits
 
 
 def produced(group: Group) -> list[Slot]:
-    """Return where the channels of a group are made: its layers' filters, or the constants that hold them."""
+    """Return where the channels of a group are made: its layers' filters, or what holds or selects them."""
     filters = [slot for slot in group.slices if slot.role in ("filter", "depthwise")]
-    return filters or [slot for slot in group.slices if slot.role == "element"]
+    return filters or [slot for slot in group.slices if slot.role in ("element", "selection")]
 
 
 def channels_of(graph: Graph, slot: Slot) -> tuple[int, dict[int, int]]:

@@ -5,12 +5,13 @@ Sum and mean: G. Fang et al., "DepGraph", CVPR 2023, section 3.3 (sum) and its l
 stream.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, fx
 
 from cutback.errors import UserMistake
+from cutback.graph.capture import Capture
 from cutback.graph.graph import Graph
 
 AGGREGATES = ("sum", "mean", "max", "leader")
@@ -75,14 +76,16 @@ def layers_until(graph: Graph, number: int) -> Mapping[fx.Node, int]:
     return _counted(graph, number)[0]
 
 
-def _counted(graph: Graph, number: int) -> tuple[dict[fx.Node, int], dict[str, int]]:
-    """Count the layers up to each node of a capture, and before the first use of each state."""
-    capture = graph.captures[number]
-    producing = {slot.state for slot in graph.slots if slot.role in ("filter", "depthwise")}
+def states_used(capture: Capture) -> Iterator[tuple[fx.Node, set[str]]]:
+    """Yield each node that depends on an input, with the names of the states that its call uses.
+
+    What is computed from states alone, such as a weight, is passed over: who uses it uses its states.
+
+    Args:
+        capture: a recorded forward pass.
+    """
     states = dict(zip(capture.nodes, capture.states, strict=False))  # the first placeholders, in order
     carried: dict[fx.Node, set[str]] = {}  # for what is computed from states alone, those states
-    until: dict[fx.Node, int] = {}
-    before: dict[str, int] = {}
     for node in capture.nodes:
         sources = node.all_input_nodes
         if node in states:
@@ -90,9 +93,17 @@ def _counted(graph: Graph, number: int) -> tuple[dict[fx.Node, int], dict[str, i
         elif node.op == "get_attr" or (node.op == "call_function" and all(source in carried for source in sources)):
             carried[node] = set().union(*(carried[source] for source in sources))
         else:
-            used = set().union(*(carried.get(source, set()) for source in sources))
-            count = max((until.get(source, 0) for source in sources), default=0)
-            until[node] = count + (not producing.isdisjoint(used))
-            for name in used:
-                before.setdefault(name, count)
+            yield node, set().union(*(carried.get(source, set()) for source in sources))
+
+
+def _counted(graph: Graph, number: int) -> tuple[dict[fx.Node, int], dict[str, int]]:
+    """Count the layers up to each node of a capture, and before the first use of each state."""
+    producing = {slot.state for slot in graph.slots if slot.role in ("filter", "depthwise")}
+    until: dict[fx.Node, int] = {}
+    before: dict[str, int] = {}
+    for node, used in states_used(graph.captures[number]):
+        count = max((until.get(source, 0) for source in node.all_input_nodes), default=0)
+        until[node] = count + (not producing.isdisjoint(used))
+        for name in used:
+            before.setdefault(name, count)
     return until, before

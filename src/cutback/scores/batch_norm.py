@@ -5,32 +5,24 @@ Z. Liu et al., "Learning Efficient Convolutional Networks through Network Slimmi
 their scores are aggregated.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from cutback.errors import InvalidScore
-from cutback.graph.capture import operator_of
 from cutback.graph.clone import state_tensors
 from cutback.graph.graph import Graph
 from cutback.scores.aggregation import aggregated, check_aggregate, layers_before
 from cutback.scores.catalogue import About, Score, scores
-
-_SCALE_AT = {  # the place of the scale among the arguments
-    "aten::batch_norm": 1,
-    "aten::instance_norm": 1,
-    "aten::group_norm": 2,
-    "aten::layer_norm": 2,
-    "aten::rms_norm": 2,
-}
+from cutback.scores.scales import ScaleSlices, scale_slices
 
 
 @scores.register("bn-scale")
 @dataclass(frozen=True)
 class NormScale:
-    """Absolute scale of the norm that follows.
+    """Absolute scale of the norm that follows; of channels that are selected, of the norm they are taken from.
 
     Channels that no norm scales have none: say with ``otherwise`` what ranks them.
 
@@ -61,34 +53,30 @@ class NormScale:
         Raises:
             InvalidScore: no norm scales some group.
         """
-        states, scales = state_tensors(graph.model), _scales(graph)
-        found = {group: [slot for slot in group.slices if slot.state in scales] for group in graph.groups}
-        bare = [group.name for group, slots in found.items() if not slots]
+        found = scale_slices(graph)
+        bare = [name for name, slices in found.items() if not slices]
         if bare and self.otherwise is None:
             raise InvalidScore(
                 f"no norm scales the channels of {', '.join(bare[:6])}{' and others' if len(bare) > 6 else ''}; say "
                 "what ranks them: score=cutback.scores.NormScale(otherwise=cutback.scores.L1())"
             )
         result = dict(self.otherwise(graph)) if bare and self.otherwise is not None else {}
-        before = layers_before(graph) if self.aggregate == "leader" else {}
-        for group, slots in found.items():
-            parts = [
-                states[slot.state].detach().cpu().double().abs()[torch.from_numpy(group.slices[slot])] for slot in slots
-            ]
-            if parts:
-                depths = [before.get(slot.state, 0) for slot in slots]
-                result[group.name] = aggregated(parts, self.aggregate, depths)
-        return result
+        return {**result, **scale_scores(graph, found, self.aggregate)}
 
 
-def _scales(graph: Graph) -> set[str]:
-    """Return the names of the parameters that scale what a norm has normalised."""
-    found: set[str] = set()
-    for capture in graph.captures:
-        names = dict(zip(capture.nodes, capture.states, strict=False))  # the first placeholders, in order
-        for node in capture.nodes:
-            place = _SCALE_AT.get(operator_of(node)) if node.op == "call_function" else None
-            if place is not None:
-                given = node.args[place] if len(node.args) > place else node.kwargs.get("weight")
-                found.update(names[given] for given in (given,) if isinstance(given, fx.Node) and given in names)
-    return found
+def scale_scores(graph: Graph, found: Mapping[str, Sequence[ScaleSlices]], aggregate: str) -> dict[str, Tensor]:
+    """Return the absolute scales, ``(units,)`` in double precision for each group that has any.
+
+    Args:
+        graph: the traced model.
+        found: where they lie, see ``scale_slices``.
+        aggregate: one of ``AGGREGATES``, over the norms of a unit.
+    """
+    states = state_tensors(graph.model)
+    before = layers_before(graph) if aggregate == "leader" else {}
+    result: dict[str, Tensor] = {}
+    for name, slices in found.items():
+        parts = [states[own.scale].detach().cpu().double().abs()[torch.from_numpy(own.indices)] for own in slices]
+        if parts:
+            result[name] = aggregated(parts, aggregate, [before.get(own.scale, 0) for own in slices])
+    return result

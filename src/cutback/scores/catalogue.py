@@ -45,6 +45,7 @@ class About:
             of two ``duplicate`` ones, or one at the ``median`` of the others.
         equivariant: whether units that change places take their scores along; false for chance alone.
         batchwise: whether the definition itself depends on how the samples are put into batches.
+        coupled: how it puts coupled slices together, for one that takes no ``aggregate``.
     """
 
     source: str
@@ -52,6 +53,7 @@ class About:
     lowest: tuple[Plant, ...] = ()
     equivariant: bool = True
     batchwise: bool = False
+    coupled: str = ""
 
     @property
     def data(self) -> bool:
@@ -74,6 +76,7 @@ class Description:
         source: author, year and place in the paper.
         needs: what it looks at.
         aggregate: how it puts coupled slices together unless told otherwise; empty where it has one way only.
+        coupled: the same, or its one way in words.
     """
 
     name: str
@@ -81,6 +84,7 @@ class Description:
     source: str
     needs: tuple[Need, ...]
     aggregate: str
+    coupled: str
 
 
 def about(name: str) -> About:
@@ -105,8 +109,9 @@ def describe(name: str) -> Description:
     """
     entry, found = scores.get(name), about(name)
     summary = (inspect.getdoc(entry) or "").partition("\n")[0]
-    aggregate = inspect.signature(entry).parameters.get("aggregate")
-    return Description(name, summary, found.source, found.needs, aggregate.default if aggregate else "")
+    taken = inspect.signature(entry).parameters.get("aggregate")
+    aggregate = taken.default if taken else ""
+    return Description(name, summary, found.source, found.needs, aggregate, aggregate or found.coupled)
 
 
 def make_score(

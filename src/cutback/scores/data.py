@@ -1,6 +1,6 @@
 """Reading batches, and summing what processes have found in theirs."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, distributed
@@ -34,6 +34,19 @@ def batches_of(graph: Graph, loader: object) -> Iterator[tuple[Inputs, object]]:
         given, labels = batch if pair else (batch, None)
         moved = labels.to(device) if isinstance(labels, Tensor) else labels
         yield Inputs.of(given).map(lambda tensor: tensor.to(device)), moved
+
+
+def loss_of(loss: Callable[..., Tensor], outputs: object, labels: object) -> Tensor:
+    """Return the loss of a batch.
+
+    Raises:
+        UserMistake: it is no scalar.
+    """
+    found: object = loss(outputs, labels)
+    if not isinstance(found, Tensor) or found.numel() != 1:
+        shape = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise UserMistake(f"loss(outputs, labels) gave {shape}; return a scalar tensor, averaged over the batch")
+    return found.sum()
 
 
 def device_of(graph: Graph) -> torch.device:

@@ -12,9 +12,13 @@ from cutback.scores.aggregation import aggregated, check_aggregate, layers_befor
 
 
 def producers(group: Group) -> list[Slot]:
-    """Return the slots whose slices make a group's channels: filters, or what holds a learned constant."""
+    """Return the slots whose slices make a group's channels: filters, or what holds a learned constant.
+
+    Channels that are selected from others have no weights of their own; what reads them stands for them.
+    """
     made = [slot for slot in group.slices if slot.role in ("filter", "depthwise")]
-    return made or [slot for slot in group.slices if slot.role == "element"] or list(group.slices)
+    held = [slot for slot in group.slices if slot.role == "element"]
+    return made or held or [slot for slot in group.slices if slot.role != "selection"]
 
 
 def slices_of(state: Tensor, slot: Slot) -> Tensor:

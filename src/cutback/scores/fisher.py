@@ -71,7 +71,7 @@ class Fisher(SampleScore):
     Gates stand after the activation of each layer that makes the unit's channels; squares are summed over the layers.
     """
 
-    about = About("Theis 2018, Fisher pruning", needs=_NEEDS, lowest=("dead",))
+    about = About("Theis 2018, Fisher pruning", needs=_NEEDS, lowest=("dead",), coupled="sum of squares")
     site = "feature"
 
     def square(self, gradients: list[Tensor], places: int) -> Tensor:  # noqa: ARG002 (a sum, not a mean)
@@ -82,12 +82,12 @@ class Fisher(SampleScore):
 @scores.register("group-fisher")
 @dataclass(frozen=True)
 class GroupFisher(SampleScore):
-    """The same, summed over coupled places before squaring.
+    """Squared gate gradients, summed over coupled places first.
 
-    Gates stand at the inputs of all layers that consume the unit's channels.
+    The mean over samples. Gates stand at the inputs of all layers that consume the unit's channels.
     """
 
-    about = About("Liu 2021, section 3", needs=_NEEDS, lowest=("dead",))
+    about = About("Liu 2021, section 3", needs=_NEEDS, lowest=("dead",), coupled="square of sum")
 
     def square(self, gradients: list[Tensor], places: int) -> Tensor:  # noqa: ARG002 (one mask, whatever the places)
         """Return the square of the sum over places."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from cutback.errors import UserMistake
+from cutback.errors import InvalidScore, UserMistake
 from cutback.gates import Gates
 from cutback.graph.clone import (
     ordinary,
@@ -31,7 +31,7 @@ from cutback.graph.clone import (
 )
 from cutback.graph.graph import Graph
 from cutback.graph.inputs import Inputs
-from cutback.scores.data import batches_of, over_ranks, seen
+from cutback.scores.data import batches_of, loss_of, over_ranks, seen
 
 Loss = Callable[[Any, Any], Tensor]
 """Of outputs and labels; a scalar, averaged over the batch."""
@@ -74,19 +74,16 @@ def to_differentiate(graph: Graph, *, training: bool, learning: bool) -> Iterato
         yield replace(graph, model=clone)
 
 
-def loss_of(model: nn.Module, loss: Loss, inputs: Inputs, labels: object) -> Tensor:
+def differentiable_loss(model: nn.Module, loss: Loss, inputs: Inputs, labels: object) -> Tensor:
     """Return the loss of a batch.
 
     Raises:
         UserMistake: it is no scalar, or does not depend on what the model computes.
     """
-    found: object = loss(model(*inputs.positional, **inputs.keyword), labels)
-    if not isinstance(found, Tensor) or found.numel() != 1:
-        shape = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        raise UserMistake(f"loss(outputs, labels) gave {shape}; return a scalar tensor, averaged over the batch")
+    found = loss_of(loss, model(*inputs.positional, **inputs.keyword), labels)
     if not found.requires_grad:
         raise UserMistake("loss(outputs, labels) has no gradient; compute it from the outputs, without detaching them")
-    return found.sum()
+    return found
 
 
 def read_gates(
@@ -107,7 +104,7 @@ def read_gates(
     """
     with to_differentiate(graph, training=score.training, learning=False) as copy, Gates(copy, site) as gates:
         for inputs, labels in batches_of(copy, score.loader):
-            loss = loss_of(copy.model, score.loss, inputs, labels)
+            loss = differentiable_loss(copy.model, score.loss, inputs, labels)
             torch.autograd.grad(loss, gates.roots, allow_unused=True)
             see(gates.take_apart())
 
@@ -126,7 +123,7 @@ def read_weights(score: GradientScore, graph: Graph, see: Callable[[int, Mapping
     with to_differentiate(graph, training=score.training, learning=True) as copy:
         parameters = {name: p for name, p in parameters_by_name(copy.model).items() if p.requires_grad}
         for inputs, labels in batches_of(copy, score.loader):
-            see(sample_count(inputs), parameters, loss_of(copy.model, score.loss, inputs, labels))
+            see(sample_count(inputs), parameters, differentiable_loss(copy.model, score.loss, inputs, labels))
 
 
 def sample_count(inputs: Inputs) -> int:
@@ -233,17 +230,28 @@ def differentiated(
         tensors: what it is differentiated by.
         create_graph: whether the derivatives are to be differentiated in turn.
         retain_graph: whether the loss is to be differentiated again; by default where ``create_graph`` is set.
+
+    Raises:
+        InvalidScore: some operator has no second derivative in PyTorch.
     """
     if not loss.requires_grad:  # a gradient that is constant has a Hessian of zeros
         return tuple(torch.zeros_like(tensor) for tensor in tensors)
-    return torch.autograd.grad(
-        loss,
-        list(tensors),
-        create_graph=create_graph,
-        retain_graph=retain_graph,
-        allow_unused=True,
-        materialize_grads=True,
-    )
+    try:
+        return torch.autograd.grad(
+            loss,
+            list(tensors),
+            create_graph=create_graph,
+            retain_graph=retain_graph,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+    except RuntimeError as error:
+        if "is not implemented" not in str(error):
+            raise
+        raise InvalidScore(
+            f"PyTorch cannot differentiate this network twice ({error}); take a score of first derivatives, such as "
+            "taylor or fisher"
+        ) from error
 
 
 def flattened(tensors: Iterable[Tensor]) -> Tensor:

@@ -24,7 +24,7 @@ class GroupNorm:
     Filters, biases, scales, shifts and columns count, running statistics do not.
     """
 
-    about = About("Fang 2023, section 3.3", lowest=("dead",))
+    about = About("Fang 2023, section 3.3", lowest=("dead",), coupled="sum of squares")
 
     def __call__(self, graph: Graph) -> Mapping[str, Tensor]:
         """Return the scores, ``(units,)`` for each group."""

@@ -17,7 +17,7 @@ from cutback.gates import Restart, Restarts
 from cutback.graph.clone import random_state_kept, set_training
 from cutback.graph.graph import Graph
 from cutback.scores.catalogue import About, scores
-from cutback.scores.data import batches_of, device_of, over_ranks, seen
+from cutback.scores.data import batches_of, device_of, loss_of, over_ranks, seen
 
 
 @scores.register("oracle")
@@ -39,7 +39,7 @@ class Oracle:
         samples: at most so many samples, each under one mask, in one pass (one mask's batch at least).
     """
 
-    about = About("Molchanov 2017, section 2.2", needs=("activations", "labels"))
+    about = About("Molchanov 2017, section 2.2", needs=("activations", "labels"), coupled="all silenced")
 
     loader: Iterable[object]
     loss: Callable[..., Tensor]
@@ -55,7 +55,7 @@ class Oracle:
         """Return the scores, ``(units,)`` for each group.
 
         Raises:
-            UserMistake: there are no batches, or something else is given as one.
+            UserMistake: there are no batches, something else is given as one, or the loss is no scalar.
             Ungatable: some unit cannot be silenced, or samples meet in eval mode.
         """
         if not graph.groups:
@@ -77,7 +77,7 @@ class Oracle:
 
     def _add(self, run: Restart, labels: object, changes: Mapping[str, Tensor]) -> int:
         """Add what a batch says, times its samples; return how many they are."""
-        before = float(self.loss(run.plain(), labels))
+        before = float(loss_of(self.loss, run.plain(), labels))
         for name in run.order:
             change = changes[name]
             together = max(1, self.samples // run.samples)
@@ -105,4 +105,6 @@ def losses_without(
     """
     masks = torch.ones(len(units), count)
     masks[torch.arange(len(units)), units] = 0
-    return torch.tensor([float(loss(outputs, labels)) for outputs in run.each({name: masks})], dtype=torch.float64)
+    return torch.tensor(
+        [float(loss_of(loss, outputs, labels)) for outputs in run.each({name: masks})], dtype=torch.float64
+    )

@@ -19,7 +19,7 @@ class Random:
         seed: the same seed gives the same scores on every machine.
     """
 
-    about = About("Li 2016, random and largest filters", equivariant=False)
+    about = About("Li 2016, random and largest filters", equivariant=False, coupled="one draw")
 
     seed: int = 0
 

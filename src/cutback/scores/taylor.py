@@ -39,7 +39,9 @@ class Taylor(GradientScore):
     All full batches count alike; see ``BatchMean`` for smaller ones, and for several processes.
     """
 
-    about = About("Molchanov 2019, gate after norm", needs=_NEEDS, lowest=("dead",), batchwise=True)
+    about = About(
+        "Molchanov 2019, gate after norm", needs=_NEEDS, lowest=("dead",), batchwise=True, coupled="square of sum / B"
+    )
 
     def __call__(self, graph: Graph) -> Mapping[str, Tensor]:
         """Return the scores, ``(units,)`` for each group.
@@ -70,7 +72,7 @@ class TaylorExample(SampleScore):
     The mean over samples of ``(dE_n/dz)^2``, divided by ``B``. How samples are put into batches makes no difference.
     """
 
-    about = About("Molchanov 2019, per example", needs=_NEEDS, lowest=("dead",))
+    about = About("Molchanov 2019, per example", needs=_NEEDS, lowest=("dead",), coupled="square of sum / B")
     site = "stream"
 
     def square(self, gradients: list[Tensor], places: int) -> Tensor:

@@ -22,8 +22,8 @@ from cutback.scores.data import batches_of, device_of
 from cutback.scores.gradient import (
     BatchMean,
     GradientScore,
+    differentiable_loss,
     differentiated,
-    loss_of,
     parted,
     places_of,
     sample_count,
@@ -46,7 +46,11 @@ class TaylorSecond(GradientScore):
     """
 
     about = About(
-        "Molchanov 2019, second order", needs=("activations", "gradients", "labels"), lowest=("dead",), batchwise=True
+        "Molchanov 2019, second order",
+        needs=("activations", "gradients", "labels"),
+        lowest=("dead",),
+        batchwise=True,
+        coupled="one gate / B",
     )
 
     probes: int = field(default=32, kw_only=True)
@@ -77,7 +81,7 @@ class TaylorSecond(GradientScore):
                 kind = next(t.dtype for t in parameters_by_name(copy.model).values() if t.is_floating_point())
                 factors = torch.ones(units, dtype=kind, device=device, requires_grad=True)
                 gates.mask(parted(factors, graph))
-                loss = loss_of(copy.model, self.loss, inputs, labels)
+                loss = differentiable_loss(copy.model, self.loss, inputs, labels)
                 (gradient,) = differentiated(loss, [factors], create_graph=True)
                 mean.add(
                     sample_count(inputs), torch.stack([gradient.detach(), self._diagonal(gradient, factors, generator)])

@@ -15,9 +15,8 @@ from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from cutback.errors import CutbackError, DataError
-from cutback.graph.clone import random_state_kept
 from cutback.train.data import Data
-from cutback.train.seeds import derived_seed, generator_of, seed_everything
+from cutback.train.seeds import derived_seed, generator_of, seeded
 from cutback.train.splits import Loaded, Split
 
 Batch = tuple[Any, Any]
@@ -176,6 +175,5 @@ class _Seeded:
         return len(self.split)
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
-        with random_state_kept():
-            seed_everything(derived_seed(*self.seeds, index))
+        with seeded(derived_seed(*self.seeds, index)):
             return self.split[index]

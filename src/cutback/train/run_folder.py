@@ -6,13 +6,20 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from cutback.errors import CorruptFile, SaveError, UserMistake
 from cutback.io.folder import write_folder
 from cutback.io.tree import load_tree, save_tree
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
 
 CONFIG_FILE = "config.json"
 LOG_FILE = "log.jsonl"
@@ -48,9 +55,11 @@ class RunFolder:
             config: what was asked for, for JSON.
 
         Raises:
-            SaveError: it cannot be written.
+            SaveError: it cannot be written, or there is one.
         """
-        document = {"format": FORMAT, "version": VERSION, "config": config}
+        if path.exists():
+            raise SaveError(f"{path} has appeared meanwhile; name another folder with --out")
+        document = json.loads(json.dumps({"format": FORMAT, "version": VERSION, "config": config}))
         write_folder(path, {CONFIG_FILE: json.dumps({**document, "sha256": _seal(document)}, indent=1).encode()})
         return cls(path)
 
@@ -74,6 +83,25 @@ class RunFolder:
                 "start a new run with --out"
             )
         return config
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder against other processes that would go on with the same run, as far as the system can.
+
+        Raises:
+            UserMistake: another process holds it.
+        """
+        if fcntl is None:
+            yield
+            return
+        with (self.path / CONFIG_FILE).open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UserMistake(
+                    f"another process is at work on {self.path}; wait until it has ended, or end it"
+                ) from error
+            yield
 
     # ---------------------------------------------------------------------------------------------------- checkpoints
 
@@ -161,6 +189,10 @@ class RunFolder:
             raise SaveError(
                 f"cannot write {file}: {error.strerror or error}; make room, then go on with cutback resume {self.path}"
             ) from error
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return what was logged, one document a line."""
+        return [json.loads(line) for line in (self.path / LOG_FILE).read_text(encoding="utf-8").splitlines()]
 
     @property
     def logged(self) -> int:

@@ -1,6 +1,8 @@
 """Randomness by place: what is drawn depends on a seed and on where it is drawn, not on what was drawn before."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -23,3 +25,21 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % NUMPY_SEEDS)  # noqa: NPY002 (datasets of users draw from the global state)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the global generators of torch's CPU, Python and NumPy for a block, and restore them behind it.
+
+    The generators of other devices are left alone, which would have to wait for them.
+    """
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 (as above)
+    try:
+        torch.default_generator.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % NUMPY_SEEDS)  # noqa: NPY002 (as above)
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002 (as above)
+        torch.set_rng_state(cpu)

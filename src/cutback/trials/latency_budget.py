@@ -1,6 +1,7 @@
 """Latency budgets as ``cutback.plan`` carries them out."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 
 from torch import Tensor, from_numpy
 
@@ -23,7 +24,10 @@ class Remembered:
 
     def __init__(self, graph: Graph, score: str | Score | type[Score]) -> None:
         self._graph, self._score = graph, score
-        self._values = self._rated(graph)
+
+    @cached_property
+    def _values(self) -> dict[str, Tensor]:
+        return self._rated(self._graph)
 
     def __call__(self, graph: Graph) -> Mapping[str, Tensor]:
         """Return the scores, ``(units,)`` for each group; those of another graph are computed."""
@@ -55,8 +59,10 @@ def plan_within_latency(
     """
     remembered = Remembered(graph, score)
     others = [budget for budget in budgets if budget.quantity != "latency"]
-    if others:  # refused before anything is timed; what is reachable depends on no allocation
+    # What cannot be reached or scored is refused before anything is timed. Neither depends on an allocation.
+    if others:
         make(remembered, others, "uniform")
+    remembered(graph)
     model = LatencyModel(graph, setting)
     trial = plan_to_latency(graph, budgets, lambda given: make(remembered, given), model, clock_in(graph, setting))
     return noted(trial, budgets, setting.describe(graph.inputs.tensors()[0].device))

@@ -13,7 +13,7 @@ FAMILIES = (
     *("rms norm", "prelu", "layer scale", "position embedding", "class token", "squeeze-excite", "cbam"),
     *("split attention", "window partitioning", "attention, fused", "attention, module", "attention, functional"),
     *("rnn", "lstm", "gru", "embedding table", "tied weights", "repeated modules", "parametrization", "weight norm"),
-    *("frozen batch norm", "in-place nests", "checkpoint", "computed weight"),
+    *("frozen batch norm", "in-place nests", "checkpoint", "computed weight", "channel selection"),
 )
 """What cutback promises to follow. A family without a block or a planted coupling fails a test."""
 

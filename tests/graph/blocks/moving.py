@@ -107,3 +107,23 @@ class Picked(Block):
 
     def forward(self, x):
         return x + self.narrow(self.inner(PICKS[self.how](self.widen(x))).relu())
+
+
+@block("index_select by a buffer", "channel selection", spelled="index_select")
+@block("index by a buffer", "channel selection", spelled="index")
+class Selected(Block):
+    """Selects channels at positions that a buffer holds: each place in it goes with the columns that read it."""
+
+    shrinks = ("inner.0",)
+    keeps = True
+
+    def __init__(self, channels: int, spelled: str) -> None:
+        super().__init__(channels)
+        self.norm, self.spelled = nn.BatchNorm2d(channels), spelled
+        self.inner, self.narrow = conv_norm(channels + 2, 8), conv_norm(8, channels)
+        self.register_buffer("positions", torch.tensor([*range(channels), 0, channels - 1]).flip(0))
+
+    def forward(self, x):
+        normed = self.norm(x)
+        taken = normed[:, self.positions] if self.spelled == "index" else normed.index_select(1, self.positions)
+        return x + self.narrow(self.inner(taken.relu()).relu())

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from cutback.methods.slimming import ChannelSelection
 from tests.graph.couplings.base import planted
 
 SIX = range(6)
@@ -98,6 +99,15 @@ planted(
     lambda _, a, b: torch.index_select(a, 1, torch.tensor([1, 4])) * b.mean(1, keepdim=True),
     (6, 6, 2),
     stays={"a": {1, 4}, "head": range(2)},
+)
+planted(
+    "positions that a buffer holds",
+    "channel selection",
+    lambda net, a, b: torch.cat([net.select(a).relu(), net.select(a), b], 1),
+    (6, 6, 18),
+    select=lambda: ChannelSelection(6),
+    units=[{"select.positions:0": {j}, "head": {j, 6 + j}} for j in SIX] + [{"b": {j}, "head": {12 + j}} for j in SIX],
+    stays={"a": SIX},
 )
 planted(
     "reordered chunks",

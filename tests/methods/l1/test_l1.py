@@ -123,7 +123,7 @@ def test_streams_without_a_projection_stay_whole():
     plan = L1(graph, budget="macs=60%").target()
     cut = {group.name for group in plan.groups if len(group.kept) < group.total}
     assert cut == {f"layer{stage}.{block}.conv1" for stage in (1, 2, 3) for block in range(3)}
-    with pytest.raises(UserMistake, match=r"'conv1' names what stays whole: .* no projection shortcut leads them"):
+    with pytest.raises(UserMistake, match=r"'conv1' names what stays whole: .* no projection leads them"):
         L1(graph, ratios="conv1=50%").target()
     assert widths(L1(graph, ratios="layer1.*=50%"))["layer1.0.conv1"] == 8  # and the stream beside it stays
 
@@ -157,6 +157,20 @@ def test_a_budget_is_met_by_the_same_share_of_each_layer_but_those_that_are_skip
     found = widths(L1(graph, budget="macs=60%", skip="3"))
     assert found["3"] == 16
     assert abs(found["0"] - found["6"]) <= 1 < 16 - found["0"]
+
+
+def test_a_budget_on_latency_is_met_as_measured_by_the_same_cuts(monkeypatch):
+    given = {}
+
+    def measured(graph, budgets, setting, score, make):
+        given.update(budgets=[str(budget) for budget in budgets], score=score)
+        return make(score, cutback.planning.budget.parse_budgets("macs=60%"))
+
+    monkeypatch.setattr("cutback.methods.l1.asked.plan_within_latency", measured)
+    graph = graph_of(chain((16, 16, 16)))
+    found = L1(graph, budget="latency=60%", skip="3").target()
+    assert given == {"budgets": ["latency=60%"], "score": cutback.scores.L1("leader")}
+    assert found.slices == L1(graph, budget="macs=60%", skip="3").target().slices
 
 
 def scan_of(model: nn.Module) -> float:

@@ -80,6 +80,15 @@ def test_nothing_else_changes_and_old_statistics_have_no_part() -> None:
     assert not any(module._forward_pre_hooks for module in net.modules())
 
 
+def test_a_single_picture_at_the_end_is_left_out() -> None:
+    images, found = torch.randn(7, 2, 5, 5), []
+    for batches in ([(images[:6], None)], [(images[:6], None), (images[6:], None)]):
+        net = made()
+        BatchNormStatistics().apply(situation(net, batches))
+        found.append(plain(dict(net.named_buffers())))
+    assert found[0] == found[1]
+
+
 def test_a_failure_leaves_the_statistics_as_they_were() -> None:
     net = made()
     before = plain(dict(net.named_buffers()))

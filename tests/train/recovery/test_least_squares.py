@@ -1,6 +1,7 @@
 """Least-squares reconstruction: exact where it can be, the naive solution elsewhere, and what it skips."""
 
 import copy
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -174,7 +175,7 @@ class Odd(nn.Module):
         self.stem = nn.Conv2d(3, 8, 1)
         self.normed = weight_norm(nn.Conv2d(8, 8, 1))
         self.back = nn.ConvTranspose2d(8, 8, 1)
-        self.centred = Centred(8, 8, 1)
+        self.centred, self.same = Centred(8, 8, 1), Same(8, 8, 3)
         self.tied, self.again = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
         self.again.weight = self.tied.weight
         self.free = nn.Parameter(torch.randn(8, 8, 1, 1))
@@ -182,7 +183,7 @@ class Odd(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         hidden = self.normed(torch.relu(self.stem(inputs)))
-        hidden = self.centred(self.back(torch.relu(hidden)))
+        hidden = self.same(torch.relu(self.centred(self.back(torch.relu(hidden)))))
         hidden = nn.functional.conv2d(torch.relu(self.tied(torch.relu(hidden))), self.free)
         return self.head(torch.relu(hidden)).mean((2, 3)) + self.again(hidden).mean()
 
@@ -192,6 +193,13 @@ class Centred(nn.Conv2d):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self._conv_forward(inputs, self.weight - self.weight.mean((1, 2, 3), keepdim=True), self.bias)
+
+
+class Same(nn.Conv2d):
+    """A convolution that pads for itself."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(nn.functional.pad(inputs, (1, 1, 1, 1)))
 
 
 def test_what_it_cannot_treat_it_names() -> None:
@@ -205,6 +213,7 @@ def test_what_it_cannot_treat_it_names() -> None:
         "free": "it is used without a layer of its own",
         "normed": "its weight is computed from other parameters",
         "centred": "Centred does not put out the plain product with its weight",
+        "same": "Same does not put out the plain product with its weight",
         "tied": "it shares its weight with again",
         "again": "it shares its weight with tied",
     }
@@ -221,6 +230,28 @@ def test_without_batches_or_with_wild_values_it_refuses_and_changes_nothing() ->
     outcome = LeastSquares().apply(made)
     assert {reason for _, reason in outcome.skipped} == {"its outputs are not finite"}
     assert plain(dict(made.model.state_dict())) == before
+
+
+class Failing:
+    """Batches of which no more can be read after some time."""
+
+    def __init__(self, passes: int) -> None:
+        self.passes = passes
+
+    def __iter__(self) -> Iterator[tuple[Tensor, None]]:
+        self.passes -= 1
+        if not self.passes:
+            raise DataError("the disk is gone")
+        yield from calibration()
+
+
+def test_a_failure_on_the_way_leaves_the_network_as_it_was() -> None:
+    made = after_cut(randomised(Residual()), images(2), Failing(passes=4))
+    before = plain(dict(made.model.state_dict()))
+    with pytest.raises(DataError, match="the disk is gone"):
+        LeastSquares().apply(made)
+    assert plain(dict(made.model.state_dict())) == before
+    assert made.model.training
 
 
 class Small(nn.Module):

@@ -6,7 +6,14 @@ import torch
 from torch import nn
 
 from cutback.train.recovery.normal_equations import NormalEquations
-from cutback.train.recovery.unfolding import drawn_positions, groups_of, is_layer, unfolded_inputs, unfolded_outputs
+from cutback.train.recovery.unfolding import (
+    drawn_positions,
+    fits,
+    groups_of,
+    is_layer,
+    unfolded_inputs,
+    unfolded_outputs,
+)
 
 LAYERS = [
     (nn.Conv2d(4, 6, 3), (2, 4, 7, 6)),
@@ -25,6 +32,7 @@ LAYERS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:Using padding=.same. with even kernel")
 @pytest.mark.parametrize("most", [1000, 5])
 @pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=lambda value: str(value).replace(" ", ""))
 def test_rows_times_the_weight_are_the_outputs(layer, shape: tuple[int, ...], most: int) -> None:
@@ -38,10 +46,19 @@ def test_rows_times_the_weight_are_the_outputs(layer, shape: tuple[int, ...], mo
         if layer.bias is not None:
             found += layer.bias.reshape(groups, 1, -1)
     assert is_layer(layer)
+    assert fits(layer, inputs, outputs)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
     assert rows.shape[1] == len(inputs) * len(positions)
     assert len(positions) <= most
     assert positions.unique().tolist() == positions.tolist()
+
+
+def test_outputs_of_another_shape_do_not_fit() -> None:
+    layer = nn.Conv2d(4, 6, 3)
+    assert fits(layer, torch.zeros(2, 4, 5, 5), torch.zeros(2, 6, 3, 3))
+    assert not fits(layer, torch.zeros(2, 4, 5, 5), torch.zeros(2, 6, 5, 5))
+    assert not fits(layer, torch.zeros(4, 5, 5), torch.zeros(6, 3, 3))
+    assert not fits(nn.Linear(3, 2), torch.zeros(3), torch.zeros(2))
 
 
 def test_a_transposed_convolution_is_none_of_them() -> None:

@@ -83,6 +83,7 @@ def test_real_mnist() -> None:
         pytest.skip("no ../shared/data/MNIST beside the repository")
     data = load_data(f"mnist:{folder}", seed=0)
     assert [len(split) for split in (data.train, data.validation, data.test)] == [55_000, 5_000, 10_000]
+    assert str(data.augmentation) == "shift:2"
     assert data.mean[0] == pytest.approx(0.1307, abs=1e-3)
     assert data.std[0] == pytest.approx(0.3081, abs=1e-3)
     assert data.test[:][1][:5].tolist() == [7, 2, 1, 0, 4]

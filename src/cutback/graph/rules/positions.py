@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from cutback.graph.call import CONSTANT, Call, Labels, Refused, literal_rules, rules
 from cutback.graph.capture import operator_of
-from cutback.graph.labels import NONE, compact, core, spread, varies
+from cutback.graph.labels import NONE, compact, core, spread, varies, varying_dimensions
 from cutback.graph.origins import given_numbers
 from cutback.graph.rules.movement import run, tie_all_but
 from cutback.graph.states import State
@@ -111,7 +111,8 @@ def rotated(call: Call) -> Labels:
 def index_select(call: Call) -> Labels:
     """Take positions along one dimension."""
     dimension = int(call.arguments["dim"]) % len(call.shape)  # type: ignore[call-overload]
-    return _looked_up(call, dimension, call.node.args[2] if len(call.node.args) > 2 else call.node.kwargs["index"])
+    node = call.node.args[2] if len(call.node.args) > 2 else call.node.kwargs["index"]
+    return _looked_up(call, dimension, node, call.arguments["index"])
 
 
 @rules.register("aten::index")
@@ -125,7 +126,7 @@ def index(call: Call) -> Labels:
             _keep_positions(call, listed[0][1])
             return spread(call.made(source, 1, "element"), len(call.shape) - 1, call.shape)
         if call.decide(varies(call.labels("self"), dimension)):
-            return _looked_up(call, dimension, call.node.args[1][dimension])  # type: ignore[index]
+            return _looked_up(call, dimension, call.node.args[1][dimension], listed[0][1])  # type: ignore[index]
     labels = call.labels("self")
     if any(varies(labels, dimension) for dimension, _ in listed):
         raise Refused("picks channels by several lists of positions at once")
@@ -140,11 +141,15 @@ def index(call: Call) -> Labels:
     return left[(slice(None),) * place + (None,) * (len(call.shape) - left.dim())].expand(call.shape)
 
 
-def _looked_up(call: Call, dimension: int, positions: object) -> Labels:
+def _looked_up(call: Call, dimension: int, positions: object, given: object) -> Labels:
     """Take positions along a dimension: where it carries channels, those up to the last one taken stay."""
     labels = call.labels("self")
     if not call.decide(varies(labels, dimension)):
         return core(labels).expand(call.shape)
+    if isinstance(given, State) and call.decide(_selects(labels, dimension, positions)):
+        # Each position is a channel of its own: with it goes the place in the list, whatever stands there.
+        call.keep(labels, f"is selected from at the positions that {given.name} holds")
+        return spread(call.made(given, 0, "selection"), dimension, call.shape)
     found = _constant(positions)
     if found is None or found.dim() > 1 or found.dtype == torch.bool or not found.numel():
         raise Refused("picks channels by positions that are not a constant list")
@@ -152,6 +157,13 @@ def _looked_up(call: Call, dimension: int, positions: object) -> Labels:
     call.keep(labels.narrow(dimension, 0, last), "picks channels by a literal list of positions")
     found = torch.where(found < 0, found + labels.size(dimension), found).flatten()
     return compact(labels.index_select(dimension, found))
+
+
+def _selects(labels: Tensor, dimension: int, positions: object) -> bool:
+    """Whether a state that tells positions is a list of whole numbers, and the channels lie along one dimension."""
+    value = positions.meta["val"] if isinstance(positions, fx.Node) else None
+    listed = isinstance(value, Tensor) and value.dim() == 1 and value.dtype in (torch.int64, torch.int32)
+    return listed and varying_dimensions(labels) == [dimension]
 
 
 def _keep_positions(call: Call, given: object) -> None:

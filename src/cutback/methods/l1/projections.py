@@ -8,7 +8,7 @@ from torch import fx
 
 from cutback.graph.clone import state_tensors
 from cutback.graph.graph import Graph, Group, Slot
-from cutback.scores.aggregation import layers_before
+from cutback.scores.aggregation import layers_before, states_used
 
 
 def left_whole(graph: Graph, *, follow_leader: bool) -> dict[str, str]:
@@ -27,7 +27,8 @@ def left_whole(graph: Graph, *, follow_leader: bool) -> dict[str, str]:
         elif follow_leader and len({slot.state for slot in makers}) > 1:
             leader = min(makers, key=lambda slot: before.get(slot.state, 0))
             if not _runs_beside(graph, leader, makers):
-                found[group.name] = f"{', '.join(group.layers[:4])} are added up, and no projection shortcut leads them"
+                together = ", ".join(group.layers[:4])
+                found[group.name] = f"{together} are added up and no projection leads them (coupled='sum' prunes them)"
     return found
 
 
@@ -37,24 +38,14 @@ def _runs_beside(graph: Graph, leader: Slot, makers: list[Slot]) -> bool:
     So it is where the leader is a projection: its block's own layers read what it reads. A stem, or a first block that
     begins a stream, comes before all others.
     """
-    capture = graph.captures[0]
-    states = dict(zip(capture.nodes, capture.states, strict=False))
-    carried: dict[fx.Node, set[str]] = {}  # for what is computed from states alone, those states
     behind: set[fx.Node] = set()
     follows: dict[str, bool] = {}
-    for node in capture.nodes:
-        sources = node.all_input_nodes
-        if node in states:
-            carried[node] = {states[node]}
-        elif node.op == "get_attr" or (node.op == "call_function" and all(source in carried for source in sources)):
-            carried[node] = set().union(*(carried[source] for source in sources))
-        else:
-            used = set().union(*(carried.get(source, set()) for source in sources))
-            late = any(source in behind for source in sources)
-            for name in used:
-                follows.setdefault(name, late)
-            if late or leader.state in used:
-                behind.add(node)
+    for node, used in states_used(graph.captures[0]):
+        late = any(source in behind for source in node.all_input_nodes)
+        for name in used:
+            follows.setdefault(name, late)
+        if late or leader.state in used:
+            behind.add(node)
     return any(not follows[slot.state] for slot in makers if slot.state != leader.state and slot.state in follows)
 
 

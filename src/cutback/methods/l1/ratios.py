@@ -79,7 +79,7 @@ def ratios_by_hand(graph: Graph, ratios: Mapping[str, Fraction], whole: Mapping[
         groups = [group.name for group in graph.groups if named & set(group.layers)]
         free = [name for name in groups if name not in whole]
         if not free:
-            raise UserMistake(f"ratios pattern {pattern!r} names what stays whole: {whole[groups[0]]}; see coupled")
+            raise UserMistake(f"ratios pattern {pattern!r} names what stays whole: {whole[groups[0]]}; leave it out")
         for name in free:
             other, said = found.setdefault(name, (pattern, ratio))
             if said != ratio:

@@ -52,7 +52,7 @@ class Greedy(Allocation):
 def _first(graph: Graph, choice: Choice) -> int:
     """Return where the first layer that makes a choice's channels stands in the order of execution."""
     groups = {cell.group for cell in choice.cells}
-    making = ("filter", "depthwise", "element")
+    making = ("filter", "depthwise", "element", "selection")
     slots = [slot for number in groups for slot in graph.groups[number].slices if slot.role in making]
     places = {slot: place for place, slot in enumerate(graph.slots)}
     return min((places[slot] for slot in slots), default=len(places))

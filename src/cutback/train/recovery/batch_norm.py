@@ -23,7 +23,7 @@ class BatchNormStatistics(Repair):
     new statistics are those of all values of the calibration batches together, by equation 3 of the paper: mean
     ``E[m]`` and variance ``E[v + m**2] - E[m]**2`` over the batches' means ``m`` and variances ``v``, weighted by the
     batches' sizes; the variance is made unbiased, as PyTorch's running variance is. Statistics from before have no part
-    in it.
+    in it. A single picture behind larger batches is left out: batch norms cannot train on it.
     """
 
     def apply(self, situation: Situation) -> Outcome:
@@ -65,6 +65,8 @@ def _run(model: nn.Module, situation: Situation) -> None:
     batch = 0
     with torch.no_grad(), random_state_kept():
         for batch, (inputs, _) in enumerate(situation.batches, 1):
+            if batch > 1 and isinstance(inputs, Tensor) and len(inputs) == 1:
+                continue
             try:
                 model(inputs)
             except CutbackError:

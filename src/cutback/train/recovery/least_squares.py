@@ -1,6 +1,6 @@
 """``least-squares``: weights in closed form, so that each layer puts out what it does in the dense network."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -9,18 +9,19 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from cutback.errors import DataError, UserMistake
-from cutback.graph.clone import modules_by_path, random_state_kept, set_training
+from cutback.graph.clone import modules_by_path, random_state_kept, set_training, state_tensors
 from cutback.graph.graph import layer_of
 from cutback.planning.plan import Plan
 from cutback.surgery.slices import sliced
 from cutback.train.recovery.kept import kept_outputs
-from cutback.train.recovery.looking import Called, called_layers, calls_of
+from cutback.train.recovery.looking import Call, Called, called_layers, calls_of
 from cutback.train.recovery.normal_equations import NormalEquations
 from cutback.train.recovery.step import Outcome, Repair, Situation, recovery_steps
 from cutback.train.recovery.unfolding import (
     Layer,
     TransposedConvolution,
     drawn_positions,
+    fits,
     groups_of,
     is_layer,
     unfolded_inputs,
@@ -29,6 +30,7 @@ from cutback.train.recovery.unfolding import (
 
 EXACT = 1e-10
 """A layer whose squared error is at most this share of its outputs' squares needs nothing."""
+PLAIN = "{layer} does not put out the plain product with its weight"
 SAME = 1e-3
 """So far at most, relative to the outputs, may a layer be from the convolution of its weight."""
 
@@ -63,16 +65,22 @@ class LeastSquares(Repair):
             )
 
     def apply(self, situation: Situation) -> Outcome:
-        """Reconstruct the layers.
+        """Reconstruct the layers; where that fails, the network is as it was.
 
         Raises:
-            DataError: there is no calibration batch.
+            DataError: there is no calibration batch, or one cannot be read.
         """
         model, dense = situation.model, situation.dense
+        before = {name: tensor.detach().clone() for name, tensor in state_tensors(model).items()}
         modes, dense_modes = set_training(model, False), set_training(dense, False)
         try:
-            with random_state_kept():
+            with random_state_kept(), torch.no_grad():
                 return self._reconstructed(situation)
+        except BaseException:
+            with torch.no_grad():
+                for name, tensor in state_tensors(model).items():
+                    tensor.copy_(before[name])
+            raise
         finally:
             set_training(model, modes)
             set_training(dense, dense_modes)
@@ -86,61 +94,69 @@ class LeastSquares(Repair):
         _restore_statistics(situation)
         called = called_layers(situation.model, first, layers)
         skipped = _not_called(situation.plan, modules, {call.path for call in called})
-        done: list[str] = []
-        left: list[float] = []
+        left: dict[str, float] = {}
         for call in called:
-            reason = _obstacle(layers[call.path], modules)
-            if not reason:
-                share, reason = self._reconstruct(situation, call, modules)
+            try:
+                _check(layers[call.path], modules)
+                share = self._reconstruct(situation, call, modules)
+            except _Impossible as reason:
+                skipped[call.path] = str(reason)
+            else:
                 if share is not None:
-                    done.append(call.path)
-                    left.append(share)
-            if reason:
-                skipped[call.path] = reason
+                    left[call.path] = share
         notes = ()
         if left:
-            median = sorted(left)[len(left) // 2]
+            median = sorted(left.values())[len(left) // 2]
             notes = (f"of {len(left)} layers' squared errors {median:.0%} are left, as a median",)
-        return Outcome(tuple(done), tuple(skipped.items()), notes)
+        return Outcome(tuple(left), tuple(skipped.items()), notes)
 
-    def _reconstruct(
-        self, situation: Situation, call: Called, modules: Mapping[str, nn.Module]
-    ) -> tuple[float | None, str]:
-        """Reconstruct one layer; return which share of its squared error is left, or why nothing was done."""
+    def _reconstruct(self, situation: Situation, call: Called, modules: Mapping[str, nn.Module]) -> float | None:
+        """Reconstruct one layer; return which share of its squared error is left, ``None`` where there was none."""
         layer, norm = cast("Layer", modules[call.path]), modules[call.norm] if call.norm else None
         equations = NormalEquations(intercept=layer.bias is not None or norm is not None)
         generator, wanted = torch.Generator().manual_seed(self.seed), 0.0
-        dense_layer = situation.dense.get_submodule(call.path)
-        for inputs, _ in situation.batches:
-            expected = calls_of(situation.dense, dense_layer, inputs, call.times)
-            found = calls_of(situation.model, layer, inputs, call.times)
-            for own, dense in zip(found, expected, strict=True):
-                target = kept_outputs(dense.outputs, layer, call.path, situation.plan)
-                if target.shape != own.outputs.shape:
-                    return (
-                        None,
-                        f"its outputs have shape {tuple(own.outputs.shape)}, the dense ones {tuple(target.shape)}",
-                    )
-                positions = drawn_positions(layer, own.outputs, self.positions, generator)
-                rows = unfolded_inputs(layer, own.inputs, positions)
-                outputs = unfolded_outputs(layer, own.outputs, positions)
-                targets = unfolded_outputs(layer, target, positions)
-                if not bool((targets - outputs).isfinite().all()):
-                    return None, "its outputs are not finite"
-                if not equations.rows and not _computes_its_weight(layer, rows, outputs):
-                    return None, f"{type(layer).__name__} does not put out the plain product with its weight"
-                wanted += float(targets.double().square().sum())
-                equations.add(rows, targets.double() - outputs.double())
+        for own, target in _pairs(situation, call, layer):
+            positions = drawn_positions(layer, target, self.positions, generator)
+            rows = unfolded_inputs(layer, own.inputs, positions)
+            outputs, targets = (unfolded_outputs(layer, some, positions) for some in (own.outputs, target))
+            if not bool((targets - outputs).isfinite().all()):
+                raise _Impossible("its outputs are not finite")
+            if not equations.rows and not _computes_its_weight(layer, rows, outputs):
+                raise _Impossible(PLAIN.format(layer=type(layer).__name__))
+            wanted += float(targets.double().square().sum())
+            equations.add(rows, targets.double() - outputs.double())
         if equations.error <= EXACT * wanted:
-            return None, ""
+            return None
         change, intercept, left = equations.solve(self.ridge)
-        with torch.no_grad():
-            layer.weight.add_(change.reshape(layer.weight.shape).to(layer.weight.dtype))
-            if layer.bias is not None:
-                layer.bias.add_(intercept.flatten().to(layer.bias.dtype))
-            elif isinstance(norm, BatchNorm) and norm.running_mean is not None:
-                norm.running_mean.sub_(intercept.flatten().to(norm.running_mean.dtype))
-        return left / equations.error, ""
+        layer.weight.add_(change.reshape(layer.weight.shape).to(layer.weight.dtype))
+        if layer.bias is not None:
+            layer.bias.add_(intercept.flatten().to(layer.bias.dtype))
+        elif isinstance(norm, BatchNorm) and norm.running_mean is not None:
+            norm.running_mean.sub_(intercept.flatten().to(norm.running_mean.dtype))
+        return left / equations.error
+
+
+class _Impossible(Exception):
+    """A layer cannot be reconstructed; says why."""
+
+
+def _pairs(situation: Situation, call: Called, layer: Layer) -> Iterator[tuple[Call, Tensor]]:
+    """Yield each call of a layer in the cut network, and what the dense one's puts out at the channels that stay."""
+    dense_layer = situation.dense.get_submodule(call.path)
+    for inputs, _ in situation.batches:
+        expected = calls_of(situation.dense, dense_layer, inputs, call.times)
+        found = calls_of(situation.model, layer, inputs, call.times)
+        if len(found) != len(expected):
+            raise _Impossible(f"it is called {len(found)} times, in the dense network {len(expected)} times")
+        for own, dense in zip(found, expected, strict=True):
+            target = kept_outputs(dense.outputs, layer, call.path, situation.plan)
+            if target.shape != own.outputs.shape:
+                raise _Impossible(
+                    f"its outputs have shape {tuple(own.outputs.shape)}, in the dense network {tuple(target.shape)}"
+                )
+            if not fits(layer, own.inputs, own.outputs):
+                raise _Impossible(PLAIN.format(layer=type(layer).__name__))
+            yield own, target
 
 
 def _restore_statistics(situation: Situation) -> None:
@@ -165,15 +181,14 @@ def _computes_its_weight(layer: Layer, rows: Tensor, outputs: Tensor) -> bool:
     return float((product - outputs).norm()) <= SAME * float(outputs.norm()) + torch.finfo(outputs.dtype).tiny
 
 
-def _obstacle(layer: nn.Module, modules: Mapping[str, nn.Module]) -> str:
-    """Say what keeps a layer from being reconstructed; nothing where nothing does."""
+def _check(layer: nn.Module, modules: Mapping[str, nn.Module]) -> None:
+    """Refuse a layer whose weight is not a parameter of its own."""
     weight = layer._parameters.get("weight")
     if weight is None:
-        return "its weight is computed from other parameters"
+        raise _Impossible("its weight is computed from other parameters")
     for path, module in modules.items():
         if module is not layer and any(parameter is weight for parameter in module._parameters.values()):
-            return f"it shares its weight with {path}"
-    return ""
+            raise _Impossible(f"it shares its weight with {path}")
 
 
 def _not_called(plan: Plan, modules: Mapping[str, nn.Module], called: Collection[str]) -> dict[str, str]:

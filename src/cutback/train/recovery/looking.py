@@ -5,7 +5,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
@@ -67,8 +66,7 @@ def called_layers(model: nn.Module, inputs: Any, layers: Mapping[str, nn.Module]
         if isinstance(module, BatchNorm)
     ]
     try:
-        with torch.no_grad():
-            model(inputs)
+        model(inputs)
     finally:
         for handle in handles:
             handle.remove()
@@ -99,7 +97,7 @@ def calls_of(model: nn.Module, layer: nn.Module, inputs: Any, times: int) -> lis
 
     handle = layer.register_forward_hook(note, with_kwargs=True)
     try:
-        with torch.no_grad(), suppress(_Enough):
+        with suppress(_Enough):
             model(inputs)
     finally:
         handle.remove()

@@ -21,6 +21,17 @@ def groups_of(layer: Layer) -> int:
     return layer.groups if isinstance(layer, Convolution) else 1
 
 
+def fits(layer: Layer, inputs: Tensor, outputs: Tensor) -> bool:
+    """Say whether outputs have the shape that a layer's own numbers give for these inputs, samples first."""
+    if not isinstance(layer, Convolution):
+        return inputs.dim() > 1 and outputs.shape == (*inputs.shape[:-1], len(layer.weight))
+    if inputs.dim() != len(layer.kernel_size) + 2:
+        return False
+    sizes = _padded(layer, inputs[:1]).shape[2:]
+    geometry = zip(sizes, layer.kernel_size, layer.stride, layer.dilation, strict=True)
+    return outputs.shape == (len(inputs), len(layer.weight), *(_windows(*numbers) for numbers in geometry))
+
+
 def drawn_positions(layer: Layer, outputs: Tensor, most: int, generator: torch.Generator) -> Tensor:
     """Return which positions of a layer's outputs are looked at: all, or as many as are allowed, drawn at random.
 
@@ -80,11 +91,16 @@ def _padding(layer: Convolution) -> tuple[int | None, ...]:
     return layer.padding
 
 
+def _windows(length: int, kernel: int, stride: int, dilation: int) -> int:
+    """Return how many windows lie along a dimension of a length, padding included."""
+    return (length - dilation * (kernel - 1) - 1) // stride + 1
+
+
 def _index(layer: Convolution, size: tuple[int, ...], positions: Tensor) -> Tensor:
     """Return where the window of each position lies in a flattened input of a size: (positions, kernel elements)."""
     index = torch.zeros(1, 1, dtype=torch.int64)
     for length, kernel, stride, dilation in zip(size, layer.kernel_size, layer.stride, layer.dilation, strict=True):
-        starts = torch.arange((length - dilation * (kernel - 1) - 1) // stride + 1) * stride
+        starts = torch.arange(_windows(length, kernel, stride, dilation)) * stride
         offsets = torch.arange(kernel) * dilation
         # Outputs and kernel elements are numbered with the last dimension fastest.
         index = index[:, None, :, None] * length + starts[None, :, None, None] + offsets[None, None, None, :]

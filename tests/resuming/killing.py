@@ -1,26 +1,18 @@
 """Runs of the command that are killed at random instants and resumed: do they end with the same bytes?
 
-Run ``python -m benchmarks.kill_and_resume``; about two minutes on one thread. A small network with batch norms and
-dropout is trained on the digits, pruned filter by filter by ``l1`` while it trains, and recovered by a chain. One run
-is left alone. Twelve others are killed by SIGKILL, four in each of training, pruning and recovery, each at an instant
-drawn at random over the length of that part, and resumed by ``cutback resume``. The exit code is 1 unless all twelve
-end with the weights and the log of the first, bit for bit. The result goes to ``benchmarks/kill_and_resume.md``.
+One run is left alone. Others are killed by SIGKILL in each of training, pruning and recovery, at instants drawn at
+random over the length of that part, and gone on with by ``cutback resume``.
 """
 
-import argparse
 import json
 import random
 import shutil
-import sys
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.resuming.processes import SomeTimeAfter, events, finished, killed, part_of, weights
-from benchmarks.zoo.records import machine
+from tests.resuming.processes import SomeTimeAfter, events, finished, killed, part_of, weights
 
-RESULT = Path(__file__).resolve().parent / "kill_and_resume.md"
 NETWORK = """
 from torch import nn
 
@@ -30,7 +22,7 @@ def make():
         nn.ReLU(), nn.Dropout(0.1), nn.Flatten(), nn.Linear(12 * 9, 10)
     )
 """
-COMMAND = (
+TWELVE = (
     *("prune", "net.py:make", "--data", "digits", "--budget", "macs=50%", "--train", "3", "--checkpoint-steps", "10"),
     *("--method", "l1", "--set", "schedule=filters", "--method-epochs", "3", "--ema", "0.9"),
     *("--recover", "bn,distill:2,finetune:2"),
@@ -79,9 +71,7 @@ def lengths(folder: Path) -> dict[str, float]:
     return found
 
 
-def kill_each(
-    folder: Path, command: Sequence[str], each: int, seed: int, *, first: str = "", told: Callable[[Killed], object]
-) -> list[Killed]:
+def kill_each(folder: Path, command: Sequence[str], each: int, seed: int, *, first: str = "") -> list[Killed]:
     """Run a command once undisturbed, then kill and resume it in each of its parts.
 
     Args:
@@ -90,7 +80,6 @@ def kill_each(
         each: how often in each part.
         seed: of the instants.
         first: module whose ``register`` is called in each process first.
-        told: told after each.
     """
     finished([*command, "--out", "whole"], folder, first)
     expected, whole = weights(folder / "whole"), events(folder / "whole")
@@ -105,51 +94,4 @@ def kill_each(
             at = part_of(run)
             finished(["resume", run.name], folder, first)
             found.append(Killed(part, seconds, at, weights(run) == expected, events(run) == whole))
-            told(found[-1])
     return found
-
-
-def page(found: Sequence[Killed], seed: int) -> str:
-    """Return the page with the results."""
-    good = sum(run.good for run in found)
-    lines = [
-        "# Killed and resumed",
-        "",
-        f"Written by `python -m benchmarks.kill_and_resume --seed {seed}` on {machine()}, one thread.",
-        "",
-        f"`cutback {' '.join(COMMAND)}`, on a network of two convolutions with batch norms and dropout, was killed by",
-        f"SIGKILL and resumed {len(found)} times; {good} ended with the same bytes as a run that was left alone.",
-        "",
-        "| killed in | after its start, s | newest checkpoint in part | same weights | same log |",
-        "|---|---:|---:|---|---|",
-        *(
-            f"| {run.part} | {run.seconds:.2f} | {run.found} | "
-            f"{'yes' if run.weights else 'NO'} | {'yes' if run.log else 'NO'} |"
-            for run in found
-        ),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _tell(run: Killed) -> None:
-    sys.stderr.write(f"{run}\n")
-
-
-def main() -> int:
-    """Run, record, and say whether all ended alike."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0, help="seed of the instants")
-    parser.add_argument("--each", type=int, default=4, help="how often in each part")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "net.py").write_text(NETWORK, encoding="utf-8")
-        found = kill_each(
-            Path(folder), COMMAND, options.each, options.seed, told=lambda run: sys.stderr.write(f"{run}\n")
-        )
-    RESULT.write_text(page(found, options.seed), encoding="utf-8")
-    sys.stdout.write(page(found, options.seed))
-    return 0 if all(run.good for run in found) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

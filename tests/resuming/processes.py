@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,28 @@ import torch
 
 from cutback.cli.main import main
 
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["benchmarks.resuming.warmed"])
+ROOT = Path(__file__).resolve().parent.parent.parent
 OUTPUT = "out.txt"
 VARYING = {"time", "seconds", "pictures_per_second"}
 """What two runs that do the same log differently."""
+
+
+def forking() -> ForkServerContext:
+    """Return what makes processes by forking a server; at the first call the server starts, which takes a while."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.resuming.warmed"])
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT), *filter(None, [before])])
+    try:
+        first = context.Process(target=int)
+        first.start()
+        first.join()
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+    return context
 
 
 def started(arguments: Sequence[str], folder: Path, first: str = "") -> BaseProcess:
@@ -37,7 +55,7 @@ def started(arguments: Sequence[str], folder: Path, first: str = "") -> BaseProc
         folder: where it works.
         first: module whose ``register`` is called first.
     """
-    process = CONTEXT.Process(target=run, args=(list(arguments), str(folder), first))
+    process = forking().Process(target=run, args=(list(arguments), str(folder), first))
     process.start()
     return process
 
