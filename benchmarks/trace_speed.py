@@ -51,7 +51,7 @@ LARGEST_RATIO, LARGEST_MEAN, LARGEST_GROWTH = 1.0, 0.5, 1.2
 _STAGES = ("capture", "labels", "plan", "cut")
 _COLUMNS = (
     *("network", *_STAGES, "ours", "torch-pruning", "ratio"),
-    *("second capture", "proof", "peak MiB", "left by us", "left by them"),
+    *("second capture", "proof", "peak MiB", "allowed MiB", "left by us", "left by them"),
 )
 Times = dict[str, float]
 
@@ -142,6 +142,13 @@ def peak_of_trace(name: str) -> float:
     return (_resident("VmHWM") - before) / 1024
 
 
+def allowed(name: str) -> float:
+    """Return by how many MiB a trace may raise the peak: the model once more, and what a forward pass holds at once."""
+    model = build(name)
+    own = sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
+    return (own + cutback.measure.peak_memory(model, torch.zeros(1, 3, 224, 224))) / 2**20
+
+
 def _resident(kind: str) -> int:
     """Return what Linux says of this process's memory, in KiB."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
@@ -180,7 +187,7 @@ def compare(name: str, repeats: int, *, beside: bool) -> dict[str, float]:
     result = {key: median(run[key] for run in runs[1:]) for key in runs[1]}  # the first one warms up
     result["ours"] = sum(result[stage] for stage in _STAGES)
     if beside:
-        result["peak"] = in_its_own_process(peak_of_trace, name)
+        result |= {"peak": in_its_own_process(peak_of_trace, name), "allowed": allowed(name)}
     return result
 
 
@@ -204,6 +211,10 @@ def page(rows: dict[str, dict[str, float]], depths: dict[int, float], repeats: i
         bounds[f"geometric mean of the ratios at most {LARGEST_MEAN}: {geometric_mean(ratios):.2f}"] = (
             geometric_mean(ratios) <= LARGEST_MEAN
         )
+    if any("peak" in row for row in rows.values()):
+        bounds["a trace raises the peak by less than the model and its activations"] = all(
+            row["peak"] < row["allowed"] for row in rows.values() if "peak" in row
+        )
     each = {depth: seconds / depth for depth, seconds in depths.items()}
     if depths:
         spread = each[max(each)] / each[110]
@@ -216,8 +227,9 @@ def page(rows: dict[str, dict[str, float]], depths: dict[int, float], repeats: i
         "both tools in turns in one process, one thread, no garbage collection while the clock runs; half the channels",
         "by the sum of absolute weights, pictures of 224 pixels. Ours: capture in eval mode, labels, plan, cut without",
         "proof; the second capture (train mode, with its labels) and the proof, both done by default, stand apart.",
-        "Peak MiB: by how much a whole trace, of both modes, raises the peak memory of a process. Left: share of the",
-        "parameters that remains.",
+        "Peak MiB: by how much a whole trace, of both modes, raises the peak memory of a process. Allowed MiB: the",
+        "model's parameters and buffers once more, and the most that a forward pass of one picture holds at once.",
+        "Left: share of the parameters that remains.",
         "",
         f"cutback {cutback.__version__}, {versions}; {machine()}.",
         "",
@@ -227,7 +239,7 @@ def page(rows: dict[str, dict[str, float]], depths: dict[int, float], repeats: i
     for name, row in rows.items():
         stages = [f"{row[key]:.3f}" for key in (*_STAGES, "ours", "theirs")]
         more = [f"{row[key]:.2f}" if key in row else "-" for key in ("second capture", "proof")]
-        more.append(f"{row['peak']:.0f}" if "peak" in row else "-")
+        more += [f"{row[key]:.0f}" if key in row else "-" for key in ("peak", "allowed")]
         left = [f"{row[key]:.0%}" for key in ("left by us", "left by them")]
         cells = [name, *stages, f"{row['ours'] / row['theirs']:.2f}", *more, *left]
         lines.append(f"| {' | '.join(cells)} |")

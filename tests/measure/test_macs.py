@@ -70,6 +70,17 @@ BY_HAND = {
     "einsum of three": (Does(lambda _, x: torch.einsum("bij,bkj,bkl->bil", x, x, x)), (5, 7), 2 * 5 * 7 * 5),
     "einsum that sums nothing": (Does(lambda _, x: torch.einsum("bij,bij->bij", x, x)), (5, 7), 0),
     "matrix and vector": (Does(lambda self, x: x @ self.layers[0].weight[0], nn.Linear(7, 2)), (5, 7), 5 * 7),
+    "recurrent": (
+        nn.GRU(6, 5, num_layers=2, bidirectional=True, batch_first=True),
+        (11, 6),
+        11 * 2 * (3 * 5 * (6 + 5) + 3 * 5 * (10 + 5)),
+    ),
+    "recurrent, projected": (
+        nn.LSTM(6, 5, proj_size=4, batch_first=True),
+        (11, 6),
+        11 * (4 * 5 * (6 + 4) + 4 * 5),
+    ),
+    "a recurrent cell": (nn.LSTMCell(6, 5), (6,), 4 * 5 * (6 + 5)),
     "attention": (
         Does(lambda _, x: functional.scaled_dot_product_attention(x, x[..., :9, :], x[..., :9, :4])),
         (2, 11, 6),

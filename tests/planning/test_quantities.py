@@ -5,6 +5,7 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.nn import functional
 
 import cutback
 from cutback.errors import BudgetUnreachable, InvalidBudget
@@ -82,6 +83,41 @@ def test_every_quantity_is_that_of_the_network_really_cut(name, share, tmp_path)
     cutback.save(model, plan, tmp_path / "cut")
     assert predicted == measured(model, inputs, tmp_path / "cut")
     assert all(predicted[name] < dense[name] for name in predicted)
+
+
+class Mixer(nn.Module):
+    """Mixes places by a layer whose weight stays, blurs by a buffer, and reads the channels by a recurrent layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.places = nn.Conv2d(3, 8, 4, stride=4), nn.Linear(64, 64)
+        self.register_buffer("blur", torch.ones(8, 1, 3, 3) / 9)
+        self.matrix = nn.Parameter(torch.randn(6, 8))
+        self.read, self.head = nn.LSTM(6, 5, 2, bidirectional=True, batch_first=True), nn.Linear(10, 4)
+
+    def forward(self, images):
+        x = functional.conv2d(self.stem(images), self.blur, padding=1, groups=self.blur.shape[0])
+        x = torch.einsum("oc,ncl->nol", self.matrix, self.places(x.flatten(2)).relu())
+        return self.head(self.read(x.mT)[0])
+
+
+PRODUCTS = {
+    "transformer": lambda: torchvision.models.VisionTransformer(32, 8, 2, 4, 24, 32, num_classes=4),
+    "places": Mixer,
+}
+
+
+@pytest.mark.parametrize("granularity", ["channels", "blocks"])
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_macs_of_products_are_those_of_the_network_really_cut(name, granularity):
+    torch.manual_seed(0)
+    model = PRODUCTS[name]()
+    graph = cutback.trace(model, CIFAR, granularity=granularity)
+    plan = cutback.plan(graph, budget="channels=50%")
+    assert plan.costs["macs"].before == cutback.measure.macs(model, CIFAR)
+    cutback.apply_(graph, plan)
+    assert plan.costs["macs"].after == cutback.measure.macs(model, CIFAR)
+    assert plan.costs["macs"].after < 0.65 * plan.costs["macs"].before
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ _NAMES = frozenset(
     (
         *("in_channels", "out_channels", "groups", "in_features", "out_features", "num_features"),
         *("normalized_shape", "num_channels", "embedding_dim", "num_parameters"),
-        *("embed_dim", "head_dim", "kdim", "vdim"),
+        *("embed_dim", "head_dim", "num_heads", "kdim", "vdim"),
     )
 )
 

@@ -17,6 +17,9 @@ _PRODUCTS = frozenset(
     f"aten::{name}" for name in ("matmul", "bmm", "baddbmm", "einsum", "scaled_dot_product_attention")
 )
 
+_FACTORS = {"aten::matmul": ("self", "other"), "aten::bmm": ("self", "mat2")}
+"""Products whose result a number may scale, and their factors, either of which may be multiplied instead."""
+
 
 def compensate(captures: Sequence[Capture], labellings: Sequence[Labelling], store: LabelStore) -> None:
     """Find what makes up for every width that is divided by, and keep the widths for which nothing does.
@@ -31,6 +34,7 @@ def compensate(captures: Sequence[Capture], labellings: Sequence[Labelling], sto
     searches: list[Search] = []
     required: list[list[Compensation]] = []
     numbers: list[list[Compensation]] = []
+    scaled_by: dict[fx.Node, fx.Node] = {}
     for recorded, labelling in zip(captures, labellings, strict=True):
         calls = [node for node in _calls(recorded) if node.target is not operator.getitem]
         trails = dict(zip(calls, labelling.trails, strict=True))
@@ -43,15 +47,19 @@ def compensate(captures: Sequence[Capture], labellings: Sequence[Labelling], sto
         required.append(
             [c for node, asking in asked.items() if (c := _first(search, node, asking.arguments)) is not None]
         )
-        by_number = {node: ("self",) for node in calls if _scales_scores(node, labels)}
-        beside = Search(recorded, labels, by_number)
-        numbers.append([c for node in by_number if (c := _first(beside, node, ("self",))) is not None])
+        demands = {node: ("self",) for node in calls if _scales_scores(node, labels)}
+        products = {product: node for node in calls if (product := _scaled_product(node)) is not None}
+        demands |= {product: _FACTORS[operator_of(product)] for product in products}
+        scaled_by.update(products)
+        beside = Search(recorded, labels, demands)
+        numbers.append([c for node, names in demands.items() if (c := _first(beside, node, names)) is not None])
     chosen = consistent(required, searches)
     optional = consistent(numbers, searches)
     for recorded, labelling in zip(captures, labellings, strict=True):
         nodes = {*_calls(recorded)}
         labelling.compensations.extend(c for group in chosen for c in group if c.node in nodes)
-        labelling.by_number.update({c.node: c for group in optional for c in group if c.node in nodes})
+        found = [c for group in optional for c in group if c.node in nodes]
+        labelling.by_number.update({scaled_by.get(c.node, c.node): c for c in found})
         made_up = {c.node for c in labelling.compensations}
         calls = [node for node in _calls(recorded) if node.target is not operator.getitem]
         for node, trail in zip(calls, labelling.trails, strict=True):
@@ -81,7 +89,7 @@ def multiplied_rows(
             active.append(compensation)
         for node, compensation in labelling.by_number.items():
             if node in numbers:
-                factors[node, compensation.argument] = numbers[node]
+                factors[compensation.node, compensation.argument] = numbers[node]
                 active.append(compensation)
     for compensation in active:
         factor = factors[compensation.node, compensation.argument]
@@ -162,6 +170,18 @@ def _scales_scores(node: fx.Node, labels: Mapping[fx.Node, Sequence[Tensor]]) ->
             return False
         waiting += moved
     return True
+
+
+def _scaled_product(node: fx.Node) -> fx.Node | None:
+    """Return the product of two computed tensors that a call multiplies by a number and that nothing else sees."""
+    user, source = node, node.args[0] if _scales_by_a_number(node) else None
+    while isinstance(source, fx.Node) and list(source.users) == [user]:
+        if operator_of(source) in _FACTORS:
+            return source if _all_computed(source) else None
+        if not is_movement(source):
+            return None
+        user, source = source, source.args[0]
+    return None
 
 
 def _all_computed(node: fx.Node) -> bool:

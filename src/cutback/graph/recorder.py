@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.proxy_tensor import PreDispatchTorchFunctionMode, ProxyTorchDispatchMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cutback.graph.recurrent_shapes import recurrent_result
 from cutback.graph.result_shapes import quick_result
 
 _META = torch.device("meta")
@@ -227,7 +228,10 @@ class _Recorder(ProxyTorchDispatchMode):
         )
         shadows = [pair[1] for pair in pairs]
         with no_python_dispatcher():
-            result = quick_result(func, shadows) if not named else None
+            result: object = None
+            if not named:
+                result = quick_result(func, shadows)
+                result = recurrent_result(func, shadows) if result is None else result
             if result is None:
                 shadow_named = {name: pair[1] for name, pair in named.items()}
                 if (

@@ -15,7 +15,7 @@ from torch import Size, Tensor, fx, nn
 
 from cutback.errors import CaptureError
 from cutback.graph.attributes import Changes, set_attributes
-from cutback.graph.call import Call, Decision, Labels, Refused, Trail, literal_rules
+from cutback.graph.call import CONSTANT, Call, Decision, Labels, Refused, Trail, literal_rules
 from cutback.graph.capture import Capture, capture, operator_of
 from cutback.graph.clone import own_tensors, state_tensors, structural_clone
 from cutback.graph.interpret import Labelling, labels_in, rule_for, run_on_labels
@@ -296,7 +296,14 @@ def _labelled(call: Call, trail: Trail) -> Labels:
 def _check_numbers(
     original: fx.Node, node: fx.Node, labelling: Labelling, numbers: dict[fx.Node, float], trail: Trail
 ) -> None:
-    """Check that every number but a size is still the same: a width in it would change what is computed."""
+    """Check that every number but a size is still the same: a width in it would change what is computed.
+
+    So is every constant tensor: a number may hide in one.
+    """
+    for was, now in zip(original.all_input_nodes, node.all_input_nodes, strict=False):
+        before, after = was.meta.get(CONSTANT), now.meta.get(CONSTANT)
+        if before is not None and after is not None and not _alike(before, after):
+            raise Refused("computes with a constant tensor that changes with the width")
     difference = changed_number(original, node, but=("groups",) if trail.whole_blocks else ())
     if not difference:
         return
@@ -304,6 +311,13 @@ def _check_numbers(
     if original not in labelling.by_number or len(was) != 1 or len(now) != 1 or 0 in (*was, *now):
         raise Refused(f"computes with a number that changes with the width: {difference}")
     numbers[original] = was[0] / now[0] if operator_of(node) == "aten::mul" else now[0] / was[0]
+
+
+def _alike(before: Tensor, after: Tensor) -> bool:
+    """Whether two constants hold the same; of tensors of different shapes their labels tell."""
+    if before is after or before.shape != after.shape:
+        return True
+    return torch.equal(before, after) or bool((before.isnan() & after.isnan() | (before == after)).all())
 
 
 def _check_own(before: Sequence[Tensor], after: Sequence[Tensor], kept: KeptLabels) -> None:

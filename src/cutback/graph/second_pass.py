@@ -70,8 +70,9 @@ def changed_attributes(graph: Graph, shapes: Mapping[str, Size], kept: Sequence[
             sizes = tuple(labels.count(vector) for vector in along)
             held = getattr(graph.model.get_submodule(path), attribute)
             value = sizes if isinstance(held, tuple) else sizes[0]
-            if held != value:
-                changes[path, attribute] = value
+            changes[path, attribute] = value
+            if held == value:  # whatever the shapes of the parameters say
+                del changes[path, attribute]
     if coupling.followed:
         aligned = kept_labels(graph, first_of_each_cell(graph, kept))
         for followed in coupling.followed:

@@ -1,7 +1,10 @@
-"""Multiply-accumulates (MACs): convolutions, linear layers and matrix products only, for a batch of one."""
+"""Multiply-accumulates (MACs): convolutions, linear layers and matrix products only, for a batch of one.
+
+Recurrent layers count as the linear layers they are made of, used once a step.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -19,6 +22,8 @@ _PRODUCTS = {f"aten::{name}" for name in ("matmul", "linalg_matmul", "mm", "bmm"
 _ADDED_PRODUCTS = {f"aten::{name}" for name in ("addmm", "baddbmm", "addmv")}
 _EINSUM = "aten::einsum"
 _ATTENTION = "aten::scaled_dot_product_attention"
+_RECURRENT = {f"aten::{kind}" for kind in ("lstm", "gru", "rnn_tanh", "rnn_relu")}
+_CELLS = {f"{kind}_cell" for kind in _RECURRENT}
 
 
 @dataclass(frozen=True)
@@ -28,10 +33,14 @@ class MacTerm:
     Attributes:
         state: the weight, where it is a parameter: the MACs are ``positions`` times its size; else empty.
         positions: how often each weight is used, or all MACs where there is no weight.
+        factors: the computed tensors that are multiplied. Where there is no weight, or a weight for places whose
+            channels stand beside them (token mixing), the MACs are in proportion to the elements of the one of them
+            that carries channels.
     """
 
     state: str
     positions: Fraction
+    factors: tuple[fx.Node, ...] = ()
 
 
 def mac_terms(recorded: Capture) -> list[MacTerm]:
@@ -45,7 +54,7 @@ def mac_terms(recorded: Capture) -> list[MacTerm]:
         name = "" if computes_weight(node) else getattr(getattr(node.target, "_schema", None), "name", "")
         if name in _CONVOLUTIONS or name in _TRANSPOSED or name == "aten::linear":
             source, weight = node.args[0], node.args[1]
-            size = _shape(weight)
+            factors, size = _computed((source,), states), _shape(weight)
             if name in _CONVOLUTIONS:
                 positions = math.prod(_shape(node)) // size[0]
             else:
@@ -53,23 +62,25 @@ def mac_terms(recorded: Capture) -> list[MacTerm]:
                 positions = math.prod(_shape(source)) // channels
             weight = source_of(weight, named) or weight if isinstance(weight, fx.Node) else weight
             if weight in states:
-                terms.append(MacTerm(states[weight], Fraction(positions, batch)))
+                terms.append(MacTerm(states[weight], Fraction(positions, batch), factors))
             else:
-                terms.append(MacTerm("", Fraction(positions * math.prod(size), batch)))
+                terms.append(MacTerm("", Fraction(positions * math.prod(size), batch), factors))
+        elif name in _RECURRENT | _CELLS:
+            steps = math.prod(_shape(node.args[0])[:-1])
+            weights = node.args[2:4] if name in _CELLS else _recurrent_weights(node)
+            terms += [_product(steps * math.prod(_shape(weight)), (weight,), states, batch) for weight in weights]
         elif name in _PRODUCTS | _ADDED_PRODUCTS:
-            left, right = node.args[1:3] if name in _ADDED_PRODUCTS else node.args[:2]
-            rows = Fraction(math.prod(_shape(node)), batch)
-            if right in states and len(_shape(right)) == 2:
-                terms.append(MacTerm(states[right], rows / _shape(right)[1]))
-            else:
-                terms.append(MacTerm("", rows * _shape(left)[-1]))
+            operands = node.args[1:3] if name in _ADDED_PRODUCTS else node.args[:2]
+            terms.append(_product(math.prod(_shape(node)) * _shape(operands[0])[-1], operands, states, batch))
         elif name == _ATTENTION:
-            query, key, value = (_shape(argument) for argument in node.args[:3])
-            per_pair = query[-1] + value[-1]
-            terms.append(MacTerm("", Fraction(math.prod(query[:-1]) * key[-2] * per_pair, batch)))
+            query, key, value = node.args[:3]
+            pairs = math.prod(_shape(query)[:-1]) * _shape(key)[-2]
+            terms.append(_product(pairs * _shape(query)[-1], (query, key), states, batch))
+            terms.append(_product(pairs * _shape(value)[-1], (value,), states, batch))
         elif name == _EINSUM:
-            shapes = [_shape(operand) for operand in node.args[1]]  # type: ignore[union-attr]
-            terms.append(MacTerm("", Fraction(_einsum(str(node.args[0]), shapes), batch)))
+            operands = tuple(node.args[1])  # type: ignore[arg-type]
+            total = _einsum(str(node.args[0]), [_shape(operand) for operand in operands])
+            terms.append(_product(total, operands, states, batch))
     return terms
 
 
@@ -122,6 +133,33 @@ def _einsum(equation: str, shapes: Sequence[tuple[int, ...]]) -> int:
         current = paired & stays.union(*operands[number + 1 :])
         total += math.prod(sizes[name] for name in paired) if current < paired else 0
     return total
+
+
+def _product(total: int, operands: Sequence[object], states: Mapping[fx.Node, str], batch: int) -> MacTerm:
+    """Return the MACs of a product of at most two operands, or of several; those of a weight where one is a parameter.
+
+    Args:
+        total: MACs of the whole batch.
+        operands: what is multiplied.
+        states: parameters and buffers by their node.
+        batch: how many samples that were.
+    """
+    weights = [operand for operand in operands if isinstance(operand, fx.Node) and operand in states]
+    factors = _computed(operands, states)
+    if len(weights) == 1 and len(operands) <= 2:
+        return MacTerm(states[weights[0]], Fraction(total, batch * max(math.prod(_shape(weights[0])), 1)), factors)
+    return MacTerm("", Fraction(total, batch), factors)
+
+
+def _computed(operands: Sequence[object], states: Mapping[fx.Node, str]) -> tuple[fx.Node, ...]:
+    """Return the operands that are no parameters."""
+    return tuple(operand for operand in operands if isinstance(operand, fx.Node) and operand not in states)
+
+
+def _recurrent_weights(node: fx.Node) -> list[object]:
+    """Return the weights of all layers and directions of a recurrent layer; biases are no matrices."""
+    weights = node.args[3] if isinstance(node.args[3], list | tuple) else node.args[2]  # packed sequences: one later
+    return [weight for weight in weights if len(_shape(weight)) > 1]  # type: ignore[union-attr]
 
 
 def _shape(node: object) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """How many elements of each activation stay, as a linear function of how many units of each group stay."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,25 @@ class Activations:
             else:
                 row[group] += count / self._units[group]
         return row * (size / max(distinct.numel(), 1))
+
+    def shares(self, factors: Sequence[fx.Node]) -> NDArray[np.float64] | None:
+        """Return what share of a product's work each group's unit brings and, last, what stays, ``(groups + 1,)``.
+
+        Args:
+            factors: the computed tensors that are multiplied; the one that carries the most channels tells.
+
+        Returns:
+            ``None`` where none of them loses elements.
+        """
+        found: list[NDArray[np.float64]] = []
+        for node in factors:
+            part = operator_of(node) == "getitem"
+            source, number = node.args if part else (node, 0)
+            row = self.elements(Buffer(source, number, node.meta["val"]))  # type: ignore[arg-type]
+            dense = np.append(row[:-1] * self._units, row[-1])
+            found.append(row / max(float(dense.sum()), 1.0))
+        most = max(found, key=lambda row: row[:-1] @ self._units, default=None)
+        return most if most is not None and most[:-1].any() else None
 
 
 def rounded_up(figure: float) -> int:

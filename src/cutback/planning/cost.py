@@ -11,13 +11,14 @@ from torch import Size
 from cutback.graph.clone import parameters_by_name
 from cutback.graph.graph import Graph, Slot, UnitMap
 from cutback.measure.macs import mac_terms
+from cutback.planning.activations import Activations
 
 
 class CostModel:
     """MACs and parameters of a graph's network for any widths, without building it.
 
     A weight's size is the product of the widths of its sliced dimensions, and each width is linear in the numbers of
-    units that stay.
+    units that stay. So are the elements of an activation, which the MACs of products of two activations go with.
 
     Args:
         graph: the traced model.
@@ -47,12 +48,8 @@ class CostModel:
             moving = {slot.dimension for slot in sliced[name]}
             self._static[row] = math.prod(size for dimension, size in enumerate(shape) if dimension not in moving)
             self._factors[row, : len(sliced[name])] = [numbers[slot] for slot in sliced[name]]
-        positions: Mapping[str, float] = {}
-        constant = 0.0
-        if graph.captures:
-            positions, constant = _positions(graph)
+        positions, self._products = _positions(graph, {name: bool(slots) for name, slots in sliced.items()})
         self._positions = np.array([positions.get(name, 0) for name in shapes], dtype=np.float64)
-        self._constant = constant
         slices, rows, columns = np.array(entries, dtype=np.int64).reshape(-1, 3).T
         self._matrix = csr_matrix((slices, (rows, columns)), shape=(len(numbers), len(self._total)))
         self._offsets = np.array(fixed, dtype=np.int64)
@@ -73,7 +70,8 @@ class CostModel:
         sizes = self.sizes(kept)
         if quantity == "params":
             return int(sizes.sum())
-        return round(float((sizes * self._positions).sum() + self._constant))
+        products = self._products[:-1] @ kept + self._products[-1]
+        return round(float((sizes * self._positions).sum() + products))
 
     def macs_by_weight(self, kept: NDArray[np.int64]) -> dict[str, float]:
         """Return the MACs (batch 1) spent in each parameter, given how many units of each group stay."""
@@ -92,9 +90,29 @@ def goes_with_rows(slot: Slot, owners: UnitMap) -> bool:
     return bool((group == group[:, :1]).all() and (unit == unit[:, :1]).all()) and group.shape[1] > 1
 
 
-def _positions(graph: Graph) -> tuple[dict[str, float], float]:
-    """Return how often each weight is used in eval mode, and the MACs that have no weight."""
+def _positions(graph: Graph, shrinks: Mapping[str, bool]) -> tuple[dict[str, float], NDArray[np.float64]]:
+    """Return how often each weight is used in eval mode, and the MACs of the other products.
+
+    Args:
+        graph: the traced model.
+        shrinks: whether each parameter may lose slices.
+
+    Returns:
+        The uses of each weight, and the MACs that each group's unit brings to products without a weight that shrinks
+        and, last, those that stay anyway, ``(groups + 1,)``.
+    """
     uses: dict[str, float] = {}
-    for term in mac_terms(graph.captures[0]):
-        uses[term.state] = uses.get(term.state, 0.0) + float(term.positions)
-    return uses, uses.pop("", 0.0)
+    stays = np.append(np.zeros(len(graph.groups)), 1.0)
+    products = np.zeros(len(stays))
+    if not graph.captures:
+        return uses, products
+    recorded, activations = graph.captures[0], Activations(graph)
+    sizes = {name: node.meta["val"].numel() for name, node in zip(recorded.states, recorded.nodes, strict=False)}
+    for term in mac_terms(recorded):
+        shares = None if shrinks.get(term.state) else activations.shares(term.factors)
+        if shares is None and term.state in shrinks:
+            uses[term.state] = uses.get(term.state, 0.0) + float(term.positions)
+            continue
+        whole = float(term.positions) * (sizes[term.state] if term.state else 1)
+        products += whole * (stays if shares is None else shares)
+    return uses, products

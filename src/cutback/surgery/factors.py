@@ -17,16 +17,12 @@ def multiplied_results(labelling: Labelling, plan: Plan) -> Mapping[int, Sequenc
         labelling: the capture's labels.
         plan: the plan.
     """
-    found: dict[int, list[tuple[Tensor, float]]] = {}
-    seen: set[tuple[Rows, ...]] = set()
+    found: dict[int, dict[tuple[Rows, ...], tuple[Tensor, float]]] = {}
     for compensation in [*labelling.compensations, *labelling.by_number.values()]:
         factor = _factor(compensation.rows, plan)
-        if factor == 1 or (compensation.rows, *compensation.results) in seen:
-            continue
-        seen.add((compensation.rows, *compensation.results))  # type: ignore[arg-type]
-        for position, shown in compensation.results.items():
-            found.setdefault(position, []).append((shown, factor))
-    return found
+        for position, shown in compensation.results.items() if factor != 1 else ():
+            found.setdefault(position, {}).setdefault(compensation.rows, (shown, factor))
+    return {position: list(by_rows.values()) for position, by_rows in found.items()}
 
 
 def _factor(rows: Sequence[Rows], plan: Plan) -> float:

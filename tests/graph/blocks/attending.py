@@ -1,5 +1,7 @@
 """Attention in its usual spellings, over all places and in windows."""
 
+import math
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -48,6 +50,8 @@ class Fused(nn.Module):
         elif self.logit_scale is not None:
             q, k = self.normalized(q), self.normalized(k)
             y = ((q @ k.transpose(-2, -1)) * self.logit_scale.clamp(max=4.6).exp()).softmax(dim=-1) @ v
+        elif self.how == "divided scores":
+            y = (q @ k.transpose(-2, -1) / math.sqrt(k.size(-1))).softmax(dim=-1) @ v
         else:
             y = ((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1) @ v
         y = y.transpose(1, 2)
@@ -90,6 +94,7 @@ MIXERS = {
     "fused, free": lambda: Fused("free"),
     "fused, outer sizes": lambda: Fused("channel sizes"),
     "fused, functional": lambda: Fused("functional"),
+    "divided scores": lambda: Fused("divided scores"),
     "cosine": lambda: Fused("cosine"),
     "cosine, spelled out": lambda: Fused("cosine, spelled out"),
     "separate": lambda: Separate(scaled=False),
@@ -103,6 +108,7 @@ MIXERS = {
 @block("attention, fused, free", "attention, fused", how="fused, free", inner=("qkv",))
 @block("attention, fused, outer sizes", "attention, fused", how="fused, outer sizes", inner=("qkv",))
 @block("attention, fused, functional", "attention, functional", how="fused, functional", inner=("qkv",))
+@block("attention, divided scores", "attention, fused", how="divided scores", inner=("qkv",))
 @block("attention, cosine", "attention, fused", how="cosine", inner=("qkv",))
 @block("attention, cosine, spelled out", "attention, fused", how="cosine, spelled out", inner=("qkv",))
 @block("attention, separate", "attention, functional", how="separate", inner=("q", "k", "v"))

@@ -1,5 +1,6 @@
 """Small networks with attention in its usual spellings, on token sequences ``(B, N, C)``."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -30,6 +31,17 @@ def powered_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)).softmax(-1) @ v
 
 
+def divided_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return (q @ k.transpose(-2, -1) / math.sqrt(k.size(-1))).softmax(-1) @ v
+
+
+def divided_batches(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    batch, heads = q.shape[:2]
+    q, k, v = (t.flatten(0, 1) for t in (q, k, v))
+    weights = torch.bmm(q, k.mT).unflatten(0, (batch, heads)) * k.size(-1) ** -0.5
+    return torch.bmm(weights.softmax(-1).flatten(0, 1), v).unflatten(0, (batch, heads))
+
+
 def scaled_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, scale=0.3)
 
@@ -52,6 +64,8 @@ PRODUCTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "bmm": bmm_attention,
     "einsum": einsum_attention,
     "powered": powered_attention,
+    "divided": divided_attention,
+    "divided batches": divided_batches,
     "scaled": scaled_attention,
     "implicit": implicit_attention,
     "cosine": cosine_attention,

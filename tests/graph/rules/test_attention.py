@@ -193,6 +193,36 @@ def test_gradients_of_multiplied_rows_are_divided() -> None:
     assert torch.equal(gradient[query:], before[list(kept)][query:])
 
 
+def divided_by_a_tensor(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return (q @ k.mT / torch.tensor(float(k.shape[-1])).sqrt()).softmax(-1) @ v
+
+
+def divided_and_shown(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    scores = q @ k.mT
+    return (scores / math.sqrt(k.shape[-1])).softmax(-1) @ v + scores.tanh() @ v
+
+
+@pytest.mark.parametrize("product", [divided_by_a_tensor, divided_and_shown])
+def test_scores_whose_divisor_nothing_makes_up_for_keep_the_head_width(product) -> None:
+    graph = traced(SplitAttention(product))
+    kept = {layer.layer for layer in graph.kept}
+    assert kept == {"attentions.0.q", "attentions.0.k", "head"}
+    plan = halved(graph)
+    prove(graph, plan)
+    assert len(plan.slices["attentions.0.v.weight"][0].indices) == HEADS * WIDTH // 2
+
+
+def test_two_scales_of_the_same_query_are_made_up_for_once() -> None:
+    def twice(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return (((q * 0.7) @ k.mT) * k.size(-1) ** -0.5).softmax(-1) @ v
+
+    graph = traced(SplitAttention(twice))
+    plan = halved(graph)
+    prove(graph, plan)
+    factors = {round(scaled.factor, 12) for found in plan.scales.values() for scaled in found}
+    assert factors == {round(math.sqrt(1 / 2), 12)}
+
+
 class SharedQuery(SplitAttention):
     """Query and key are one tensor: multiplying it would count twice."""
 
@@ -313,6 +343,23 @@ def test_torchs_own_module_keeps_its_inner_width_equal_to_the_embedding() -> Non
     )
     cutback.apply_(graph, plan)
     assert (layer.self_attn.embed_dim, layer.self_attn.num_heads, layer.self_attn.head_dim) == (12, 4, 3)
+    assert layer.train()(torch.randn(2, 7, 12)).shape == (2, 7, 12)
+
+
+@pytest.mark.parametrize(("heads", "left"), [(4, 2), (2, 1)])
+def test_whole_heads_of_torchs_own_module_go(heads: int, left: int) -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(24, heads, 32, batch_first=True)
+    model = nn.Sequential(nn.Linear(5, 24), layer, nn.Linear(24, 3))
+    graph = cutback.trace(model, tokens(), granularity={"1.self_attn": "blocks"})
+    plan = cutback.plan(graph, score="random", budget="channels=50%")
+    prove(graph, plan)
+    width = 24 // heads
+    rows = plan.slices["1.self_attn.in_proj_weight"][0].indices
+    assert [sum(index // width == head for index in rows) for head in range(3 * heads)].count(width) == 3 * left
+    cutback.apply_(graph, plan)
+    attention = layer.self_attn
+    assert (attention.embed_dim, attention.num_heads, attention.head_dim) == (12, left, width)
     assert layer.train()(torch.randn(2, 7, 12)).shape == (2, 7, 12)
 
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from cutback.graph.call import Call, Labels, Refused, rules
-from cutback.graph.labels import NONE, compact, core, varies, varying_dimensions
+from cutback.graph.labels import NONE, compact, core, spread, varies, varying_dimensions
+from cutback.graph.rules.multihead import holds_heads, whole_heads
 from cutback.graph.states import State
 
 _FREE = ("permute", "transpose", "t", "numpy_T", "mT", "movedim", "moveaxis", "swapaxes", "swapdims", "unsqueeze")
@@ -47,7 +48,7 @@ def view(call: Call) -> Labels:
                 sizes[dimension] = 1
             continue
         if len(sources) > 1 and len(targets) > 1:
-            _regroup(call, labels, sources, targets)
+            alike += _regroup(call, labels, sources, targets)
             continue
         literal = [dimension for dimension in targets if written[dimension] != -1]
         if len(targets) > 1:
@@ -63,8 +64,11 @@ def view(call: Call) -> Labels:
     return result.expand(shape)
 
 
-def _regroup(call: Call, labels: Tensor, sources: list[int], targets: list[int]) -> None:
+def _regroup(call: Call, labels: Tensor, sources: list[int], targets: list[int]) -> list[int]:
     """Check several dimensions regrouped at once, as ``(batch, heads * width)`` to ``(batch * heads, width)``.
+
+    Returns:
+        The new dimensions along which all labels are now one, where blocks are to go whole.
 
     Raises:
         Refused: the bounds of the new dimensions do not fall on bounds of the old ones' parts.
@@ -75,12 +79,18 @@ def _regroup(call: Call, labels: Tensor, sources: list[int], targets: list[int])
     every = sorted({*bounds, *cuts}, reverse=True)
     if any(larger % smaller for larger, smaller in pairwise(every)):
         raise Refused(f"regroups {tuple(labels.shape)} to {tuple(shape)} across the channels")
+    alike: list[int] = []
     for dimension, outer, inner in zip(sources, bounds[:-1], bounds[1:], strict=True):
-        inside = [bound for bound in every if outer >= bound >= inner]
+        within = call.decide([p for p, cut in enumerate(cuts) if outer > cut > inner])
+        inside = [outer, *(cuts[p] for p in within), inner]
         factors = [larger // smaller for larger, smaller in pairwise(inside)]
-        if len(factors) > 1 and varies(labels, dimension):
-            tie_all_but(call, labels, dimension, factors, len(factors) - 1)
+        if within and call.decide(varies(labels, dimension)):
+            joined = tie_all_but(call, labels, dimension, factors, len(factors) - 1)
+            if joined is not None:
+                place = inside[joined], inside[joined + 1]
+                alike += [target for target, found in zip(targets, pairwise(cuts), strict=True) if found == place]
     call.assume(labels, f"regroups {tuple(labels.shape)} to the literal sizes {tuple(shape)}")
+    return alike
 
 
 @rules.register("aten::select", "aten::unbind")
@@ -260,9 +270,11 @@ def tie_all_but(call: Call, labels: Tensor, dimension: int, factors: list[int], 
     if len(moving) < 2:
         return None
     free_position = free_position if free_position in moving else moving[-1]
-    if call.whole_blocks:  # (heads, width): a head goes whole
+    inside = torch.arange(math.prod(factors)) // math.prod(factors[moving[-1] + 1 :]) % factors[moving[-1]]
+    if call.whole_blocks and not call.decide(holds_heads(call, spread(inside, dimension, labels.shape))):
+        # (heads, width): a head goes whole
         inner = table.movedim(moving[-1], -1)
-        call.join(inner.reshape(-1, inner.shape[-1]))
+        whole_heads(call, call.join(inner.reshape(-1, inner.shape[-1])), inner.shape[-1])
         joined = moving[-1]
         table, moving = table.narrow(joined, 0, 1), moving[:-1]
         factors, free_position = list(table.shape[:-1]), moving[-1]

@@ -1,9 +1,14 @@
 """What torch's own ``nn.MultiheadAttention`` asks for: a width inside that equals the embedding's."""
 
+import torch
 from torch import Tensor, nn
 
 from cutback.graph.call import Call
-from cutback.graph.capture import module_kind
+from cutback.graph.capture import module_kind, operator_of
+from cutback.graph.labels import compact, varying_dimensions
+from cutback.graph.scales import is_movement
+
+_REGROUPS = ("aten::view", "aten::reshape", "aten::unflatten", "aten::flatten")
 
 
 def equal_widths(call: Call, incoming: Tensor, outgoing: Tensor) -> None:
@@ -18,3 +23,41 @@ def equal_widths(call: Call, incoming: Tensor, outgoing: Tensor) -> None:
         return
     if call.decide(len(outgoing) == 3 * len(incoming)):
         call.balance([incoming, *outgoing.chunk(3)])
+
+
+def whole_heads(call: Call, heads: Tensor, width: int) -> None:
+    """Note how many heads ``nn.MultiheadAttention`` has where whole ones go; each keeps its width.
+
+    Args:
+        call: the call that tells them apart.
+        heads: the label of each head.
+        width: the width of a head.
+    """
+    call.width(nn.MultiheadAttention, "num_heads", heads)
+    call.width(nn.MultiheadAttention, "head_dim", torch.zeros(width, dtype=torch.int64))
+
+
+def holds_heads(call: Call, places: Tensor) -> bool:
+    """Whether what ``nn.MultiheadAttention`` splits off is itself split into heads later: query, key and value are.
+
+    Args:
+        call: the call that splits a dimension.
+        places: for each element of its argument the place along what is split off.
+    """
+    if not issubclass(module_kind(call.node), nn.MultiheadAttention):
+        return False
+    waiting = [(call.node, call.node.args[0], places)]
+    while waiting:
+        node, source, given = waiting.pop()
+        if not is_movement(node) or node.all_input_nodes != [source]:
+            continue
+        if operator_of(node) in _REGROUPS:  # places lie in memory otherwise than values do
+            moved = given.reshape(node.meta["val"].shape)
+        else:
+            moved = node.target(*(given if value is source else value for value in node.args), **node.kwargs)  # type: ignore[operator]
+        if isinstance(moved, Tensor):
+            moved = compact(moved)
+            if len(varying_dimensions(moved)) > 1:
+                return True
+        waiting += [(user, node, moved) for user in node.users]
+    return False
