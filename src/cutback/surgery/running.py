@@ -1,16 +1,17 @@
 """Forward passes for a proof: on given states, with every module's output kept, exact and repeatable."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from cutback.graph.attributes import Changes, set_attributes
-from cutback.graph.capture import DropoutOff, ModuleRecorder
+from cutback.graph.capture import Capture, DropoutOff, ModuleRecorder
 from cutback.graph.clone import own_tensors, set_training, state_tensors, structural_clone
 from cutback.graph.inputs import Inputs, tensors_in
 
@@ -47,8 +48,14 @@ class Runner:
         self._model, self._training, self._changes = model, training, changes
         self.running = ""
 
-    def __call__(self, states: Mapping[str, Tensor], inputs: Inputs) -> Run:
-        """Run a forward pass, without dropout; ``running`` is the module in which one stopped."""
+    def __call__(self, states: Mapping[str, Tensor], inputs: Inputs, *, float64: bool = False) -> Run:
+        """Run a forward pass, without dropout; ``running`` is the module in which one stopped.
+
+        Args:
+            states: parameters and buffers by qualified name.
+            inputs: the inputs.
+            float64: compute in float64 also what the model's code casts to float32.
+        """
         clone = structural_clone(self._model)
         set_attributes(clone, self._changes)
         set_training(clone, self._training)
@@ -56,7 +63,7 @@ class Runner:
         own_tensors(clone, states)
         recorder = ModuleRecorder(clone)
         try:
-            with DropoutOff():
+            with DropoutOff(), Float64() if float64 else nullcontext():
                 results = clone(*inputs.positional, **inputs.keyword)
         finally:
             self.running = recorder.running
@@ -64,6 +71,35 @@ class Runner:
         paths = ["" for _ in outputs] + [path for path, _ in recorder.returned]
         tensors = [*outputs, *(tensor for _, tensor in recorder.returned)]
         return Run(paths, tensors, len(outputs), state_tensors(clone))
+
+
+class Float64(TorchFunctionMode):
+    """Makes float64 of what a model's code asks for in float32: its rounding would hide what is to be compared."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: tuple[type, ...],
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        """Pass a call on with the other type."""
+        func = Tensor.double if func is Tensor.float else func
+        kwargs = {name: _widened(value) for name, value in (kwargs or {}).items()}
+        return func(*map(_widened, args), **kwargs)
+
+
+def widened(recorded: Capture) -> Capture:
+    """Return a capture whose calls, changed in place, ask for float64 in the place of float32."""
+    for node in recorded.graph.nodes:
+        if node.op == "call_function":
+            node.args = tuple(map(_widened, node.args))
+            node.kwargs = {name: _widened(value) for name, value in node.kwargs.items()}
+    return recorded
+
+
+def _widened(value: Any) -> Any:  # noqa: ANN401 (any argument)
+    return torch.float64 if value is torch.float32 else value
 
 
 def single(tensor: Tensor) -> Tensor:

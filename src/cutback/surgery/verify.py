@@ -25,7 +25,7 @@ from cutback.surgery.comparing import kept_part, places_of, relative_error
 from cutback.surgery.conditioning import Awakening, well_conditioned
 from cutback.surgery.factors import multiplied_results
 from cutback.surgery.gradients import gradients_of, released
-from cutback.surgery.running import Run, Runner, double, exact, nudge, redrawn, redrawn_in_range, single
+from cutback.surgery.running import Run, Runner, double, exact, nudge, redrawn, redrawn_in_range, single, widened
 from cutback.surgery.silenced import mixes, restore_states_, run_silenced, silenced_states
 from cutback.surgery.slices import cut_states
 
@@ -175,7 +175,7 @@ class _Check:
         """Compare in float64, with a capture in float64: what code creates has the type of what it computes with."""
         if self._double is None:
             precise = {name: double(tensor) for name, tensor in states.items()}
-            self._double = self._captured(precise, self.recorded.inputs.map(double))
+            self._double = widened(self._captured(precise, self.recorded.inputs.map(double)))
             del precise
         before = self.recorded, self._cast
         self.recorded, self._cast, inputs = self._double, double, inputs.map(double)
@@ -210,7 +210,7 @@ class _Check:
         with self._explained(states, inputs), torch.set_grad_enabled(gradients):
             torch.manual_seed(_SEED)
             if not (graph or mixes(self._trails)):
-                return self._dense(silenced, inputs)
+                return self._dense(silenced, inputs, float64=self._in_float64)
             return self._of_graph(run_silenced(self.recorded, self._trails, self._labels, silenced, inputs), silenced)
 
     def _awakened(self, states: Mapping[str, Tensor], inputs: Inputs) -> tuple[Run, dict[str, Tensor], Inputs]:
@@ -252,7 +252,7 @@ class _Check:
         try:
             with torch.set_grad_enabled(gradients):
                 torch.manual_seed(_SEED)
-                pruned = self._pruned(cut, inputs)
+                pruned = self._pruned(cut, inputs, float64=self._in_float64)
         except Exception as error:
             path = self._pruned.running
             raise NotEquivalent(
@@ -284,7 +284,7 @@ class _Check:
             states = {name: self._cast(tensor) for name, tensor in states.items()}
             with torch.no_grad():
                 torch.manual_seed(_SEED)
-                own = self._dense(self._leaves(states, gradients=False), inputs)
+                own = self._dense(self._leaves(states, gradients=False), inputs, float64=self._in_float64)
                 torch.manual_seed(_SEED)
                 captured = self.recorded.run(self._leaves(states, gradients=False), inputs)
         except Exception as error:
@@ -300,6 +300,11 @@ class _Check:
                 f"{self._where}: its forward depends on values, on a counter or on unseeded randomness; make it a "
                 "function of its inputs"
             )
+
+    @property
+    def _in_float64(self) -> bool:
+        """Whether it is float64 that is compared in now."""
+        return self._cast is double
 
     @property
     def _paths(self) -> list[str]:
