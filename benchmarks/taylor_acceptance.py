@@ -26,7 +26,7 @@ from benchmarks.digits_protocol import BATCH, Digits, accuracy, sgd, train
 from benchmarks.zoo.records import machine
 from cutback.gates import Gates
 from cutback.methods.taylor import Taylor
-from cutback.train.batches import random_shift
+from cutback.train.augmentation import random_shift
 
 PAGE = Path(__file__).resolve().parent / "taylor_acceptance.md"
 EPOCHS, TUNED = 8, 3
@@ -128,7 +128,8 @@ def pruned(
         while not method.finished:
             for chosen in torch.randperm(len(data.labels), generator=generator).split(BATCH):
                 optimizer.zero_grad()
-                images = random_shift(data.pictures[chosen], 1, generator)
+                images = data.pictures[chosen]
+                images = random_shift(images, 1, generator, border=float(images.min()))
                 cross_entropy(model(images), data.labels[chosen]).backward()
                 method.after_backward()
                 method.before_step()

@@ -198,8 +198,8 @@ def test_what_cannot_be_gated_is_named():
     inside = r"group cells cannot be gated: its channels are consumed by cells\.weight_hh_l0 inside an operator"
     with pytest.raises(Ungatable, match=inside):
         Gates(graph)
-    with pytest.raises(UnknownName, match="no site is called 'input'; write one of consumer, norm"):
-        Gates(graph, "input")
+    with pytest.raises(UnknownName, match="no site is called 'inputs'; write one of consumer, input, norm"):
+        Gates(graph, "inputs")
 
 
 def test_autocast_reaches_the_gated_model():

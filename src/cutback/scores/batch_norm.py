@@ -22,9 +22,10 @@ from cutback.scores.scales import ScaleSlices, scale_slices
 @scores.register("bn-scale")
 @dataclass(frozen=True)
 class NormScale:
-    """Absolute scale of the norm that follows; of channels that are selected, of the norm they are taken from.
+    """Absolute scale of the norm that follows.
 
-    Channels that no norm scales have none: say with ``otherwise`` what ranks them.
+    Of channels that are selected it is that of the norm they are taken from. Channels that no norm scales have none: say
+    with ``otherwise`` what ranks them.
 
     Attributes:
         aggregate: ``sum``, ``mean``, ``max`` or ``leader`` over the norms of a unit.

@@ -46,7 +46,7 @@ def pull(strength: float, rates: Iterable[float], momentum: float = 0.0) -> floa
         momentum: of the optimiser (SGD).
 
     Example:
-        >>> pull(0.03, [0.05] * 210 + [0.005] * 105 + [0.0005] * 105, 0.9)
+        >>> round(pull(0.03, [0.05] * 210 + [0.005] * 105 + [0.0005] * 105, 0.9), 5)
         3.32325
     """
     return strength * sum(rates) / (1 - momentum)
