@@ -24,8 +24,8 @@ from cutback.scores.scales import ScaleSlices, scale_slices
 class NormScale:
     """Absolute scale of the norm that follows.
 
-    Of channels that are selected it is that of the norm they are taken from. Channels that no norm scales have none: say
-    with ``otherwise`` what ranks them.
+    Of channels that are selected it is that of the norm they are taken from. Channels that no norm scales have none:
+    say with ``otherwise`` what ranks them.
 
     Attributes:
         aggregate: ``sum``, ``mean``, ``max`` or ``leader`` over the norms of a unit.
