@@ -13,7 +13,7 @@ from cutback.cli.main import main
 from cutback.train import RunFolder
 from tests.cli.helpers import refusal, write
 from tests.resuming.killing import NETWORK
-from tests.resuming.processes import SomeTimeAfter, events, weights
+from tests.resuming.processes import events, part_of, state_of, weights
 from tests.train import iterative, ranks
 
 REGRESSION = """
@@ -199,7 +199,11 @@ def test_two_processes_write_one_run_and_go_on_with_it_together(folder) -> None:
     report = json.loads((folder / "whole" / "report.json").read_text())
     assert report["final"]["macs"] <= 0.6 * report["dense"]["macs"]
     killed = folder / "killed"
-    reached = SomeTimeAfter(killed, 1, 0.2)
+
+    def reached() -> bool:
+        """Whether a checkpoint was made while the method was pruning."""
+        return part_of(killed) == 1 and bool(state_of(killed)["training"])
+
     assert ranks.in_processes(2, _prune, str(folder), [*command, "--out", "killed"], until=reached) == [None, None]
     state = RunFolder(killed).latest()
     assert len(state["training"]["ranks"]) == 2

@@ -123,11 +123,16 @@ class SomeTimeAfter:
 
 def part_of(folder: Path) -> int:
     """Return the part at which a run is by its newest checkpoint; -1 where there is none, or it goes right now."""
+    return state_of(folder).get("stage", -1)
+
+
+def state_of(folder: Path) -> dict[str, Any]:
+    """Return a run's newest checkpoint as it is written, without tensors; empty where there is none."""
     try:
         newest = max(path for path in (folder / "checkpoints").iterdir() if path.name.isdecimal())
-        return dict(json.loads((newest / "tree.json").read_bytes())["tree"]["dict"])["stage"]
-    except (OSError, ValueError):
-        return -1
+        return dict(json.loads((newest / "tree.json").read_bytes())["tree"]["dict"])
+    except (OSError, ValueError):  # it goes right now
+        return {}
 
 
 def weights(folder: Path) -> str:
