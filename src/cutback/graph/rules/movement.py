@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cutback.graph.call import Call, Labels, Refused, rules
-from cutback.graph.labels import NONE, compact, core, spread, varies, varying_dimensions
+from cutback.graph.labels import NONE, compact, core, varies, varying_dimensions
 from cutback.graph.rules.multihead import holds_heads, whole_heads
 from cutback.graph.states import State
 
@@ -270,8 +270,7 @@ def tie_all_but(call: Call, labels: Tensor, dimension: int, factors: list[int], 
     if len(moving) < 2:
         return None
     free_position = free_position if free_position in moving else moving[-1]
-    inside = torch.arange(math.prod(factors)) // math.prod(factors[moving[-1] + 1 :]) % factors[moving[-1]]
-    if call.whole_blocks and not call.decide(holds_heads(call, spread(inside, dimension, labels.shape))):
+    if call.whole_blocks and not call.decide(holds_heads(call, labels.shape, dimension, factors, moving[-1])):
         # (heads, width): a head goes whole
         inner = table.movedim(moving[-1], -1)
         whole_heads(call, call.join(inner.reshape(-1, inner.shape[-1])), inner.shape[-1])

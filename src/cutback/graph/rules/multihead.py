@@ -1,11 +1,14 @@
 """What torch's own ``nn.MultiheadAttention`` asks for: a width inside that equals the embedding's."""
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from cutback.graph.call import Call
 from cutback.graph.capture import module_kind, operator_of
-from cutback.graph.labels import compact, varying_dimensions
+from cutback.graph.labels import compact, spread, varying_dimensions
 from cutback.graph.scales import is_movement
 
 _REGROUPS = ("aten::view", "aten::reshape", "aten::unflatten", "aten::flatten")
@@ -37,15 +40,20 @@ def whole_heads(call: Call, heads: Tensor, width: int) -> None:
     call.width(nn.MultiheadAttention, "head_dim", torch.zeros(width, dtype=torch.int64))
 
 
-def holds_heads(call: Call, places: Tensor) -> bool:
+def holds_heads(call: Call, shape: torch.Size, dimension: int, factors: Sequence[int], factor: int) -> bool:
     """Whether what ``nn.MultiheadAttention`` splits off is itself split into heads later: query, key and value are.
 
     Args:
         call: the call that splits a dimension.
-        places: for each element of its argument the place along what is split off.
+        shape: of what it splits.
+        dimension: the dimension it splits.
+        factors: the sizes it splits it into.
+        factor: which of them to look at.
     """
     if not issubclass(module_kind(call.node), nn.MultiheadAttention):
         return False
+    within = torch.arange(math.prod(factors)) // math.prod(factors[factor + 1 :]) % factors[factor]
+    places = spread(within, dimension, shape)
     waiting = [(call.node, call.node.args[0], places)]
     while waiting:
         node, source, given = waiting.pop()
