@@ -1,6 +1,8 @@
-"""A task that is no classification: a small RetinaNet finds handwritten digits on canvases.
+r"""A task that is no classification: a small RetinaNet finds handwritten digits on canvases.
 
-    cutback prune cutback:retinanet --data examples/detection.py:data --task examples/detection.py ...
+    cutback prune cutback:retinanet --data examples/detection.py:data --task examples/detection.py --train 8 \
+        --method group-fisher --set interval=10 --set removed=3 --budget macs=50% --method-epochs 8 --finetune 4 \
+        --optimizer adamw --lr 0.003 --method-lr 0.0003 --finetune-lr 0.0015 --clip 10 --out runs/detector
 
 ``loss``, ``metric`` and ``higher_is_better`` make up the task, ``data`` the data.
 """

@@ -121,6 +121,15 @@ def test_every_group_keeps_a_unit():
     assert min(len(group.kept) for group in method.plan().groups) >= 1
 
 
+def test_it_tells_a_log_what_is_masked_and_what_is_left():
+    with method_of(interval=1, cut_every=100) as method:
+        dense = method.records()
+        assert dense == {"masked": 0, "macs": macs(made(Basic), PICTURES[:1])}
+        step(method)
+        assert method.records()["masked"] == 1
+        assert method.records()["macs"] < dense["macs"]
+
+
 def test_units_that_masks_silence_otherwise_than_a_cut_are_cut_at_once():
     with method_of(interval=1, cut_every=100) as method:
         method._removals.at_once.update(range(len(method.graph.groups)))

@@ -190,6 +190,10 @@ class GroupFisher(Method):
         """Whether the budget is met."""
         return self._finished
 
+    def records(self) -> dict[str, object]:
+        """Return how many units are masked and not cut out yet, and what the network costs without them."""
+        return {} if self._gates is None else {"masked": self._waiting, **self._removals.costs}
+
     def state_dict(self) -> dict[str, Any]:
         """Return the counts, the limits, and what lives and has been added up since the last removal."""
         state = {**super().state_dict(), "limits": dict(self._limits), "finished": self._finished}

@@ -59,6 +59,11 @@ class Removals:
         return self._task.fits(self.levels)
 
     @property
+    def costs(self) -> dict[str, int]:
+        """Each budgeted figure of the network without what is dead."""
+        return self._task.costs(self.levels)
+
+    @property
     def shrinking(self) -> set[int]:
         """The numbers of the groups that may lose units."""
         return {cell.group for choice in self._task.choices if len(choice.counts) > 1 for cell in choice.cells}
