@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 TIMEOUT = 1800.0
+GROUP_REST_SECONDS = 0.1
 FAILURE = "cutback/failure"
 LOST = ("Connection closed", "Connection reset", "Broken pipe", "imed out", "timeout", "Socket", "NCCL", "recv", "peer")
 """What messages of torch.distributed about a lost process hold."""
@@ -162,6 +164,9 @@ def _accelerator(place: torch.device, precision: Precision, timeout: float) -> "
             AcceleratorState._reset_state(reset_partial_state=alone)  # noqa: SLF001 (as above)
             GradientState._reset_state()  # noqa: SLF001 (as above)
         if alone and distributed.is_initialized():
+            # The group's threads need the interpreter once more to let go of what they reduced; PyTorch does not give
+            # way to them where Python drops the group meanwhile, and may wait for ever.
+            time.sleep(GROUP_REST_SECONDS)
             distributed.destroy_process_group()
 
     waiting = InitProcessGroupKwargs(timeout=timedelta(seconds=timeout))
