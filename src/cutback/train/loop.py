@@ -180,6 +180,8 @@ class Loop:
         own = {
             "random": random_state(self.launch.device),
             "method": None if method is None else method.state_dict(),
+            "loss": self._loss.cpu(),
+            "count": self._count,
         }
         scaler = self.launch.scaler
         return {
@@ -192,8 +194,6 @@ class Loop:
             "ranks": self.launch.gathered(own),
             "epoch": self._epoch,
             "step": self._step,
-            "loss": self._loss,
-            "count": self._count,
             "result": FitResult(self._start, tuple(self._records), self._chosen, self._stopped).to_document(),
             "best": self._best,
         }
@@ -230,11 +230,12 @@ class Loop:
         if launch.scaler is not None:
             launch.scaler.load_state_dict(state["scaler"])
         self._epoch, self._step = state["epoch"], state["step"]
-        self._loss, self._count = state["loss"].to(launch.device), state["count"]
+        own = state["ranks"][launch.rank]
+        self._loss, self._count = own["loss"].to(launch.device), own["count"]
         result = FitResult.from_document(state["result"])
         self._start, self._records = result.start, list(result.epochs)
         self._chosen, self._stopped, self._best = result.chosen_epoch, result.stopped, state["best"]
-        restore_random_state(state["ranks"][launch.rank]["random"], launch.device)
+        restore_random_state(own["random"], launch.device)
 
     def _run_epoch(self) -> None:
         """Go on with an epoch from the step at which it is, to its end."""
