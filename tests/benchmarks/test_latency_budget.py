@@ -11,7 +11,7 @@ from tests.helpers import chain
 
 
 def latency(taken: float) -> Latency:
-    return Latency(taken, taken * 0.99, taken * 1.01, 50, 1)
+    return Latency(taken, taken * 0.99, taken * 1.01, 50, 1, taken / 10.0)
 
 
 def row(network: str, cut: float, by_macs: float) -> Row:

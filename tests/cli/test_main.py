@@ -65,7 +65,14 @@ def test_methods_are_listed_one_a_line_with_their_paper(capsys) -> None:
     assert listed["l1"]["about"]["title"] == "Pruning Filters for Efficient ConvNets"
     assert listed["l1"]["about"]["budget"] == "hits"
     settings = {setting["name"]: setting for setting in listed["l1"]["settings"]}
+    meaning = settings["tolerance"].pop("meaning")
     assert settings["tolerance"] == {"name": "tolerance", "kind": "float", "default": 0.02, "required": False}
+    assert main(["methods", "l1"]) == 0
+    told = capsys.readouterr().out
+    assert "Pruning Filters for Efficient ConvNets (Li et al., ICLR 2017, arXiv:1608.08710)" in told
+    line = next(line for line in told.splitlines() if line.startswith("tolerance "))
+    assert line.split()[1:3] == ["0.02", meaning.split()[0]]
+    assert main(["methods", "l2"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -69,9 +69,13 @@ def judge(spec: Spec, *, plant: bool = False) -> Verdict:
 
 
 def own_widths(network: RandomNetwork) -> dict[str, int]:
-    """Return the widths of the layers that must shrink: the blocks' own, and the stem where nothing keeps it."""
-    names = [f"blocks.{number}.{path}" for number, block in enumerate(network.blocks) for path in block.shrinks]
-    if not any(block.keeps for block in network.blocks):
+    """Return the widths of the layers that must shrink: the blocks' own, and those that nothing behind them keeps."""
+    names: list[str] = []
+    free = True
+    for number, block in reversed(list(enumerate(network.blocks))):
+        names += [f"blocks.{number}.{path}" for path in (*block.shrinks, *(block.leaves if free else ()))]
+        free = free and not block.keeps
+    if free:
         names.append("stem.0")
     return {name: width_of(network.get_submodule(name)) for name in names}
 

@@ -36,6 +36,8 @@ def test_models_take_turns_in_eval_mode_and_the_interval_holds_the_median() -> N
         assert least <= measured.low_ms <= measured.median_ms <= measured.high_ms
         assert (measured.repeats, measured.threads) == (20, 1)
     assert latency["fast"].median_ms < latency["slow"].median_ms
+    assert latency["slow"].of_first == 1
+    assert 0 < latency["fast"].of_first < 1
     rounds = [tuple(call[0] for call in calls[at : at + 2]) for at in range(0, len(calls), 2)]
     assert len(rounds) == 22
     assert set(rounds) == {("slow", "fast"), ("fast", "slow")}

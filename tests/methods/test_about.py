@@ -11,7 +11,17 @@ from tests.helpers import chain, image
 
 
 class Told(Method):
-    """Does nothing but remember what it is given."""
+    """Does nothing but remember what it is given.
+
+    Args:
+        graph: the model.
+        rate: how fast:
+            very.
+        often: how often.
+
+    Raises:
+        UserMistake: never.
+    """
 
     about = About("None", "Nobody et al.", 2020, "nowhere", cuts=False, budget="none", needs=("loader",))
     finished = True
@@ -48,8 +58,8 @@ def graph():
 
 def test_settings_are_the_keyword_arguments_that_can_be_written():
     assert describe("told").settings == (
-        Setting("rate", "float", None, required=True),
-        Setting("often", "int", 3, required=False),
+        Setting("rate", "float", None, required=True, meaning="how fast: very."),
+        Setting("often", "int", 3, required=False, meaning="how often."),
         Setting("plain", "bool", False, required=False),
         Setting("word", "str", "x", required=False),
         Setting("kind", "Literal['a', 'b']", "a", required=False),

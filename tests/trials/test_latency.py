@@ -51,7 +51,8 @@ class Machine:
 
     def __call__(self, models: Mapping[str, nn.Module]) -> dict[str, Latency]:
         self.rounds += 1
-        return {name: Latency(t, t, t, 30, 1) for name, t in ((n, pass_time(m)) for n, m in models.items())}
+        taken = {name: pass_time(model) for name, model in models.items()}
+        return {name: Latency(t, t, t, 30, 1, t / taken["dense"]) for name, t in taken.items()}
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +134,7 @@ class Slower(Machine):
         times = super().__call__(models)
         if "cut" in times:
             taken = times["cut"].median_ms * self.factor
-            times["cut"] = Latency(taken, taken, taken, 30, 1)
+            times["cut"] = Latency(taken, taken, taken, 30, 1, taken / times["dense"].median_ms)
         return times
 
 
@@ -146,9 +147,16 @@ def test_what_is_measured_far_over_the_target_is_refused(graph: cutback.Graph, t
 def test_a_little_over_the_target_is_taken_and_told(graph: cutback.Graph, tmp_path) -> None:
     trial = replace(trial_of(graph, tmp_path, "latency=60%"), tried=3)
     over = trial.target_ms * 1.03
-    notes = noted(replace(trial, cut=Latency(over, over, over, 30, 1)), parse_budgets("latency=60%"), "").notes
+    late = replace(trial, cut=Latency(over, over, over, 30, 1, over / trial.dense.median_ms))
+    notes = noted(late, parse_budgets("latency=60%"), "").notes
     assert any("3.0% over the target; none of the plans tried (3) came below it" in note for note in notes)
-    assert replace(trial, cut=Latency(over, over, over, 30, 1)).miss > replace(trial, target_ms=over * 9).miss
+    assert late.miss > replace(trial, target_ms=over * 9).miss
+
+
+def test_a_machine_that_slows_down_between_two_passes_is_not_taken_for_a_slow_cut(graph, tmp_path) -> None:
+    trial = trial_of(graph, tmp_path, "latency=60%")
+    slow = trial.cut.median_ms * 1.4
+    assert replace(trial, cut=replace(trial.cut, median_ms=slow)).share == trial.share
 
 
 def test_where_another_budget_binds_nothing_more_is_tried(graph: cutback.Graph, tmp_path) -> None:

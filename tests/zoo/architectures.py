@@ -12,8 +12,17 @@ from cutback.planning.plan import Plan
 
 @dataclass(frozen=True)
 class Architecture:
+    """A network, and how it is cut.
+
+    Attributes:
+        build: makes it.
+        size: of its pictures.
+        shares: per cent of the channels that stay, a cut each; large networks are swept by ``make zoo``.
+    """
+
     build: Callable[[], nn.Module]
     size: int = 64
+    shares: tuple[int, ...] = (70, 30, 50)
 
 
 def _classifier(name: str, **options) -> Callable[[], nn.Module]:
@@ -33,22 +42,24 @@ def _vit() -> nn.Module:
 ARCHITECTURES = {
     "resnet18": Architecture(_classifier("resnet18")),
     "resnet50": Architecture(_classifier("resnet50")),
-    "resnet50-zero": Architecture(_classifier("resnet50", zero_init_residual=True)),
+    "resnet50-zero": Architecture(_classifier("resnet50", zero_init_residual=True), shares=(50,)),
     "mobilenet_v2": Architecture(_classifier("mobilenet_v2")),
     "mobilenet_v3_large": Architecture(_classifier("mobilenet_v3_large")),
     "googlenet": Architecture(_classifier("googlenet", aux_logits=False, init_weights=False)),
-    "googlenet-aux": Architecture(_classifier("googlenet", aux_logits=True, init_weights=False)),
-    "densenet121": Architecture(_classifier("densenet121")),
-    "efficientnet_b0": Architecture(_classifier("efficientnet_b0")),
-    "inception_v3": Architecture(_classifier("inception_v3", aux_logits=False, init_weights=False), 96),
-    "inception_v3-aux": Architecture(_classifier("inception_v3", aux_logits=True, init_weights=False), 299),
+    "googlenet-aux": Architecture(_classifier("googlenet", aux_logits=True, init_weights=False), shares=(50,)),
+    "densenet121": Architecture(_classifier("densenet121"), shares=(50,)),
+    "efficientnet_b0": Architecture(_classifier("efficientnet_b0"), shares=(50,)),
+    "inception_v3": Architecture(_classifier("inception_v3", aux_logits=False, init_weights=False), 96, shares=(50,)),
+    "inception_v3-aux": Architecture(
+        _classifier("inception_v3", aux_logits=True, init_weights=False), 299, shares=(50,)
+    ),
     "squeezenet1_1": Architecture(_classifier("squeezenet1_1")),
-    "deeplabv3_resnet50": Architecture(_deeplab),
+    "deeplabv3_resnet50": Architecture(_deeplab, shares=(50,)),
     "resnext50_32x4d": Architecture(_classifier("resnext50_32x4d")),
     "regnet_y_400mf": Architecture(_classifier("regnet_y_400mf")),
     "shufflenet_v2_x1_0": Architecture(_classifier("shufflenet_v2_x1_0")),
     "vit_b_16": Architecture(_vit, 32),
-    "convnext_tiny": Architecture(_classifier("convnext_tiny")),
+    "convnext_tiny": Architecture(_classifier("convnext_tiny"), shares=(50,)),
 }
 
 

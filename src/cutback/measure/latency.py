@@ -26,6 +26,8 @@ class Latency:
         high_ms: its upper end.
         repeats: number of timed passes.
         threads: number of CPU threads that PyTorch used within an operation.
+        of_first: its time as a share of the first model's, the median over the rounds: unlike a share of medians it
+            tells little of a machine that changes its speed meanwhile.
     """
 
     median_ms: float
@@ -33,6 +35,7 @@ class Latency:
     high_ms: float
     repeats: int
     threads: int
+    of_first: float
 
 
 def compare_latency(
@@ -77,11 +80,11 @@ def compare_latency(
         torch.set_num_threads(threads_before)
         for model, modes_before in reversed(list(zip(models.values(), modes, strict=True))):
             set_training(model, modes_before)
-    return {name: _summary(taken, threads_used) for name, taken in zip(models, times, strict=True)}
+    return {name: _summary(taken, times[0], threads_used) for name, taken in zip(models, times, strict=True)}
 
 
 def _take_turns(models: list[nn.Module], inputs: Inputs, repeats: int, warmup: int) -> list[list[float]]:
-    """Return the times of each model's passes in milliseconds, sorted."""
+    """Return the times of each model's passes in milliseconds, round by round."""
     tensors = [*inputs.tensors(), *(parameter for model in models for parameter in model.parameters())]
     devices = {tensor.device for tensor in tensors if tensor.is_cuda}
     shuffle = torch.Generator().manual_seed(0)
@@ -92,7 +95,7 @@ def _take_turns(models: list[nn.Module], inputs: Inputs, repeats: int, warmup: i
                 taken = _time(models[index], inputs, devices)
                 if round_number >= warmup:
                     times[index].append(taken)
-    return [sorted(taken) for taken in times]
+    return times
 
 
 def _time(model: nn.Module, inputs: Inputs, devices: set[torch.device]) -> float:
@@ -106,10 +109,11 @@ def _time(model: nn.Module, inputs: Inputs, devices: set[torch.device]) -> float
     return (time.perf_counter_ns() - start) / 1e6
 
 
-def _summary(times: list[float], threads: int) -> Latency:
-    """Summarise sorted times by their median and the order statistics that enclose the true one with 95 %."""
-    below = _rank_below(len(times))
-    return Latency(statistics.median(times), times[below - 1], times[-below], len(times), threads)
+def _summary(times: list[float], first: list[float], threads: int) -> Latency:
+    """Summarise times by their median and the order statistics that enclose the true one with 95 %."""
+    below, ordered = _rank_below(len(times)), sorted(times)
+    of_first = statistics.median(taken / other for taken, other in zip(times, first, strict=True))
+    return Latency(statistics.median(times), ordered[below - 1], ordered[-below], len(times), threads, of_first)
 
 
 def _rank_below(count: int) -> int:

@@ -56,12 +56,14 @@ class Setting:
         kind: its type, as written in Python.
         default: its default; ``None`` where there is none.
         required: whether it has to be given.
+        meaning: what the docstring of the method says of it.
     """
 
     name: str
     kind: str
     default: Simple
     required: bool
+    meaning: str = ""
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ def make_method(
 
 def _settings(entry: type["Method"]) -> tuple[Setting, ...]:
     """Return the settings that a method's constructor takes: those that can be written as text."""
-    hints = get_type_hints(entry.__init__)
+    hints, meanings = get_type_hints(entry.__init__), _meanings(inspect.getdoc(entry) or "")
     found: list[Setting] = []
     for name, parameter in inspect.signature(entry).parameters.items():
         if name in _GIVEN or parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
@@ -155,8 +157,20 @@ def _settings(entry: type["Method"]) -> tuple[Setting, ...]:
             continue
         kind = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
         required = parameter.default is inspect.Parameter.empty
-        found.append(Setting(name, kind, None if required else parameter.default, required))
+        found.append(Setting(name, kind, None if required else parameter.default, required, meanings.get(name, "")))
     return tuple(found)
+
+
+def _meanings(docstring: str) -> dict[str, str]:
+    """Return what a docstring says of each argument, in one line each."""
+    lines = docstring.partition("\nArgs:\n")[2].partition("\n\n")[0].splitlines()
+    found: dict[str, str] = {}
+    name = ""
+    for line in lines:
+        if not line.startswith("     "):
+            name, _, line = line.strip().partition(": ")  # noqa: PLW2901 (what is left of it)
+        found[name] = f"{found.get(name, '')} {line.strip()}".strip()
+    return found
 
 
 def _is_simple(hint: object) -> bool:

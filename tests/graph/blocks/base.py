@@ -24,10 +24,12 @@ class Block(nn.Module):
     Attributes:
         out: how many channels leave.
         shrinks: layers of its own whose output channels must fall with every cut, wherever the block stands.
+        leaves: layers of its own whose outputs leave the block: they must fall too, unless a later block keeps them.
         keeps: whether its code fixes the number of channels that enter, by a literal or an outer shape.
     """
 
     shrinks: tuple[str, ...] = ()
+    leaves: tuple[str, ...] = ()
     keeps = False
 
     def __init__(self, channels: int) -> None:

@@ -27,7 +27,7 @@ class Shared(Block):
 class SharedHead(Block):
     """One head for all levels of a feature pyramid."""
 
-    shrinks = ("top", "head.0", "last.0")
+    shrinks, leaves = ("top", "head.0"), ("last.0",)
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)

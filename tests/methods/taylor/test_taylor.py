@@ -300,7 +300,7 @@ def test_a_budget_on_latency_is_met_as_measured_not_as_predicted(monkeypatch, tm
         """Each pass takes a millisecond for each channel of the convolutions, and two more than is predicted."""
         (net,) = models.values()
         asked.append(sum(layer.out_channels for layer in net if isinstance(layer, nn.Conv2d)))
-        return {name: Latency(asked[-1] + 2.0, 0.0, 0.0, 6, 1) for name in models}
+        return {name: Latency(asked[-1] + 2.0, 0.0, 0.0, 6, 1, 1.0) for name in models}
 
     monkeypatch.setattr("cutback.methods.taylor.latency.clock_in", lambda *_: clock)
     model = chain()

@@ -1,0 +1,266 @@
+"""Published methods side by side: same networks, data, budgets and number of epochs, one ``cutback prune`` a row.
+
+``digits``: ResNet-20 on the handwritten digits of scikit-learn. It is trained once a seed for 20 epochs; from those
+weights each method prunes and fine-tunes in 20 epochs together. ``cifar``: the ResNet-20 of
+``../shared/data/cifar10_resnet_jpeg``, trained on CIFAR-10 (JPEG), pruned and fine-tuned in 3 epochs of the first
+1,000 training pictures a class; validation and test are the halves of the test pictures. Where a method does not train
+meanwhile, all epochs are fine-tuning. The settings below were chosen on the validation split of seed 100.
+
+Run as a script it adds the rows that are missing to ``methods.json`` and writes ``methods.md`` from all of them:
+``--data digits --methods l1 taylor --shares 50 --seeds 0``.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import shlex
+import shutil
+import statistics
+import sys
+import tarfile
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from benchmarks.zoo.records import machine
+from cutback.cli.main import main as command_line
+from cutback.models import build
+from cutback.train import fit, load_data
+
+HERE = Path(__file__).parent
+SHARED = HERE.parent.parent / "shared" / "data"
+WORK = HERE.parent / "runs" / "methods"
+EACH = {"train": 1000, "test": 1000}
+"""Pictures of each class of CIFAR-10 that are used, the first of each."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How a method is run here.
+
+    Attributes:
+        epochs: share of all epochs in which the method prunes.
+        settings: its settings that are not the defaults.
+        budget: whether it takes one; else it finds its widths.
+    """
+
+    epochs: float = 0.0
+    settings: tuple[str, ...] = ()
+    budget: bool = True
+
+
+ENTRIES = {
+    "l1": Entry(),
+    "slimming": Entry(0.5, ("sparsity=0.001",)),
+    "taylor": Entry(0.5, ("minibatches=5", "units=20")),
+    "group-fisher": Entry(0.5, ("interval=2", "removed=4")),
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Network, data and schedule.
+
+    Attributes:
+        model: the network, as for the command line.
+        data: the data, as for the command line.
+        epochs: of pruning and fine-tuning together.
+        options: what else the command line is told.
+    """
+
+    model: str
+    data: str
+    epochs: int
+    options: tuple[str, ...]
+
+
+PROTOCOLS = {
+    "digits": Protocol("cutback:resnet20", "digits", 20, ("--not-seen", "--finetune-lr", "0.02")),
+    "cifar": Protocol(
+        "cutback:resnet20",
+        f"imagefolder:{WORK.relative_to(HERE.parent) / 'cifar'}",
+        3,
+        ("--normalise", "imagenet", "--batch-size", "128", "--finetune-lr", "0.01"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run: what is asked for.
+
+    Attributes:
+        data: key of the protocol.
+        method: its name.
+        share: MACs that go, in per cent; ``None`` where the method finds its widths.
+        seed: of splits, weights and training.
+    """
+
+    data: str
+    method: str
+    share: int | None
+    seed: int
+
+    def arguments(self, weights: str) -> list[str]:
+        """Return the command line after ``cutback``."""
+        protocol, entry = PROTOCOLS[self.data], ENTRIES[self.method]
+        while_pruning = round(entry.epochs * protocol.epochs)
+        return [
+            *("prune", protocol.model, "--data", protocol.data, "--weights", weights, *protocol.options),
+            *("--method", self.method, *(part for setting in entry.settings for part in ("--set", setting))),
+            *("--method-epochs", str(while_pruning)),
+            *(() if self.share is None else ("--budget", f"macs={100 - self.share}%")),
+            *("--finetune", str(protocol.epochs - while_pruning), "--seed", str(self.seed), "--threads", "1"),
+        ]
+
+
+def wanted(data: Iterable[str], methods: Iterable[str], shares: Sequence[int], seeds: Iterable[int]) -> list[Row]:
+    """Return the rows of a selection, in the order of the page."""
+    rows = [
+        Row(key, method, share, seed)
+        for key in data
+        for method in methods
+        for share in (shares if ENTRIES[method].budget else (None,))
+        for seed in seeds
+    ]
+    return list(dict.fromkeys(rows))
+
+
+def run(row: Row) -> dict[str, Any]:
+    """Carry a row out and return what the page says of it."""
+    weights = dense_digits(row.seed) if row.data == "digits" else trained_cifar()
+    arguments = row.arguments(weights)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()) as told:
+        code = command_line([*arguments, "--quiet", "--json", "--out", str(Path(folder) / "run")])
+    if code:
+        raise SystemExit(f"cutback {shlex.join(arguments)} ended with {code}")
+    report = json.loads(told.getvalue())
+    stages = {name: report[name] for name in ("dense", "cut", "final")}
+    return {
+        "data": row.data,
+        "method": row.method,
+        "share": row.share,
+        "seed": row.seed,
+        "command": shlex.join(["cutback", *arguments]),
+        "accuracy": {name: stage["accuracy"] for name, stage in stages.items()},
+        "validation": {name: stage["validation_accuracy"] for name, stage in stages.items()},
+        "macs": stages["final"]["macs"] / stages["dense"]["macs"],
+        "params": stages["final"]["params"] / stages["dense"]["params"],
+        "latency": [stages[name]["latency_ms"] for name in ("dense", "final")],
+        "seconds": report["seconds"],
+        "machine": machine(),
+    }
+
+
+def dense_digits(seed: int) -> str:
+    """Return where the dense network of a seed is, trained if need be."""
+    path = WORK / f"digits-{seed}.safetensors"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(seed)
+        data = load_data("digits", seed=seed)
+        model = build("resnet20", in_channels=1)
+        fit(model, data, epochs=20, learning_rate=0.05, seed=seed)
+        save_file(model.state_dict(), path)
+    return str(path.relative_to(HERE.parent))
+
+
+def trained_cifar() -> str:
+    """Unpack the pictures that are used, if need be, and return where the trained weights are."""
+    folder = WORK / "cifar"
+    if not folder.is_dir():
+        partial = WORK / "cifar-partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        counts: dict[str, int] = {}
+        with tarfile.open(SHARED / "cifar10-jpeg.tar.xz") as archive:
+            for member in archive:
+                split, label, name = (*Path(member.name).parts[-3:],) if member.isfile() else ("", "", "")
+                key = f"{split}/{label}"
+                file = archive.extractfile(member) if counts.get(key, 0) < EACH.get(split, 0) else None
+                if file is not None:
+                    counts[key] = counts.get(key, 0) + 1
+                    place = partial / split / label / name
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    place.write_bytes(file.read())
+        partial.rename(folder)
+    return str(SHARED / "cifar10_resnet_jpeg" / "resnet20.safetensors")
+
+
+def page(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the page that shows all rows: seeds of a budget in one line, commands below."""
+    lines = [
+        "# Methods side by side",
+        "",
+        "Written by `python -m benchmarks.methods`, which says how; each run is one `cutback prune`. Accuracy is that",
+        "of the test split in per cent, read once a network: of the dense network, after the method and before any",
+        "fine-tuning, and at the end; of several seeds the mean, with lowest and highest at the end. Latency is",
+        "that of one picture on one thread; seconds are those of the whole run, on a machine that did other things",
+        "besides. A difference of a point means nothing: a test split holds some hundred digits or 5,000 pictures.",
+    ]
+    for key, title in (("digits", "ResNet-20 on digits"), ("cifar", "ResNet-20 on CIFAR-10 (JPEG), 10,000 pictures")):
+        groups: dict[tuple[str, int | None], list[dict[str, Any]]] = defaultdict(list)
+        for row in rows:
+            if row["data"] == key:
+                groups[row["method"], row["share"]].append(row)
+        if not groups:
+            continue
+        lines += ["", f"## {title}", ""]
+        lines += ["| fewer MACs | method | seeds | dense | cut | final | MACs left | latency, ms | seconds |"]
+        lines += ["|---|---|---|---:|---:|---:|---:|---:|---:|"]
+        for method, share in sorted(groups, key=lambda pair: (pair[1] or 0, pair[0])):
+            lines.append(_line(method, share, groups[method, share]))
+        lines += ["", "```text", *(row["command"] for row in rows if row["data"] == key), "```"]
+    machines = sorted({row["machine"] for row in rows})
+    return "\n".join([*lines, "", f"Machine: {'; '.join(machines)}.", ""])
+
+
+def _line(method: str, share: int | None, rows: Sequence[dict[str, Any]]) -> str:
+    """Return one line of the table."""
+
+    def mean(name: str) -> float:
+        return 100 * statistics.mean(row["accuracy"][name] for row in rows)
+
+    final = [100 * row["accuracy"]["final"] for row in rows]
+    spread = f" ({min(final):.1f} to {max(final):.1f})" if len(final) > 1 else ""
+    before, after = (statistics.mean(row["latency"][place] for row in rows) for place in (0, 1))
+    return (
+        f"| {'found' if share is None else f'{share} %'} | {method} | {', '.join(str(row['seed']) for row in rows)} "
+        f"| {mean('dense'):.1f} | {mean('cut'):.1f} | {mean('final'):.1f}{spread} "
+        f"| {100 * statistics.mean(row['macs'] for row in rows):.1f} % | {before:.2f} → {after:.2f} "
+        f"| {statistics.mean(row['seconds'] for row in rows):.0f} |"
+    )
+
+
+def main() -> int:
+    """Run what is missing and write the page."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--data", nargs="+", default=list(PROTOCOLS), choices=PROTOCOLS)
+    parser.add_argument("--methods", nargs="+", default=list(ENTRIES), choices=ENTRIES)
+    parser.add_argument("--shares", nargs="+", type=int, default=[30, 50, 70])
+    parser.add_argument("--seeds", nargs="+", type=int, help="0 1 2 for digits and 0 for cifar, unless given")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    store, shown = HERE / "methods.json", HERE / "methods.md"
+    done = json.loads(store.read_text(encoding="utf-8")) if store.is_file() else []
+    known = {(row["data"], row["method"], row["share"], row["seed"]) for row in done}
+    for key in asked.data:
+        for row in wanted([key], asked.methods, asked.shares, asked.seeds or ([0, 1, 2] if key == "digits" else [0])):
+            if (row.data, row.method, row.share, row.seed) in known:
+                continue
+            done.append(run(row))
+            store.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
+            shown.write_text(page(done), encoding="utf-8")
+            sys.stdout.write(_line(row.method, row.share, done[-1:]) + "\n")
+            sys.stdout.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
