@@ -1,7 +1,8 @@
 """Published methods side by side: same networks, data, budgets and number of epochs, one ``cutback prune`` a row.
 
 ``digits``: ResNet-20 on the handwritten digits of scikit-learn. It is trained once a seed for 20 epochs; from those
-weights each method prunes and fine-tunes in 20 epochs together. ``cifar``: the ResNet-20 of
+weights each method prunes and fine-tunes in 20 epochs together. ``resnext``, ``regnet`` and so on: the same with the
+networks of ``benchmarks/networks.py``, one budget and one seed. ``cifar``: the ResNet-20 of
 ``../shared/data/cifar10_resnet_jpeg``, trained on CIFAR-10 (JPEG), pruned and fine-tuned in 3 epochs of the first
 1,000 training pictures a class; validation and test are the halves of the test pictures. Where a method does not train
 meanwhile, all epochs are fine-tuning. The settings below were chosen on the validation split of seed 100.
@@ -21,14 +22,16 @@ import sys
 import tarfile
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
+from benchmarks import networks
 from benchmarks.zoo.records import machine
 from cutback.cli.main import main as command_line
 from cutback.models import build
@@ -49,18 +52,25 @@ class Entry:
         epochs: share of all epochs in which the method prunes.
         settings: its settings that are not the defaults.
         budget: whether it takes one; else it finds its widths.
+        method: its name, where it is not that of the row: a variant for comparison, run where it is asked for.
     """
 
     epochs: float = 0.0
     settings: tuple[str, ...] = ()
     budget: bool = True
+    method: str = ""
 
 
+FISHER = ("interval=2", "removed=4")
 ENTRIES = {
     "l1": Entry(),
     "slimming": Entry(0.5, ("sparsity=0.001",)),
     "taylor": Entry(0.5, ("minibatches=5", "units=20")),
-    "group-fisher": Entry(0.5, ("interval=2", "removed=4")),
+    "group-fisher": Entry(0.5, FISHER),
+    **{
+        f"group-fisher, {setting.replace('=', ' ')}": Entry(0.5, (*FISHER, setting), method="group-fisher")
+        for setting in ("normalise=macs", "normalise=none", "importance=gradient", "internal_only=true")
+    },
 }
 
 
@@ -69,26 +79,54 @@ class Protocol:
     """Network, data and schedule.
 
     Attributes:
+        title: of both.
         model: the network, as for the command line.
+        build: makes it.
         data: the data, as for the command line.
         epochs: of pruning and fine-tuning together.
         options: what else the command line is told.
+        shares: MACs that go, in per cent.
+        seeds: of splits, weights and training.
     """
 
+    title: str
     model: str
-    data: str
-    epochs: int
-    options: tuple[str, ...]
+    build: Callable[[], nn.Module]
+    data: str = "digits"
+    epochs: int = 20
+    options: tuple[str, ...] = ("--not-seen", "--finetune-lr", "0.02")
+    shares: tuple[int, ...] = (50,)
+    seeds: tuple[int, ...] = (0,)
+
+
+def _small(title: str, function: Callable[[], nn.Module]) -> Protocol:
+    """Return the protocol of a network of ``benchmarks/networks.py``, on digits."""
+    return Protocol(f"{title} on digits", f"benchmarks/networks.py:{function.__name__}", function)
 
 
 PROTOCOLS = {
-    "digits": Protocol("cutback:resnet20", "digits", 20, ("--not-seen", "--finetune-lr", "0.02")),
-    "cifar": Protocol(
+    "digits": Protocol(
+        "ResNet-20 on digits",
         "cutback:resnet20",
+        lambda: build("resnet20", in_channels=1),
+        shares=(30, 50, 70),
+        seeds=(0, 1, 2),
+    ),
+    "cifar": Protocol(
+        "ResNet-20 on CIFAR-10 (JPEG)",
+        "cutback:resnet20",
+        lambda: build("resnet20"),
         f"imagefolder:{WORK.relative_to(HERE.parent) / 'cifar'}",
         3,
         ("--normalise", "imagenet", "--batch-size", "128", "--finetune-lr", "0.01"),
+        shares=(30, 50, 70),
     ),
+    "resnext": _small("ResNeXt-style network", networks.resnext),
+    "regnet": _small("RegNet-style network", networks.regnet),
+    "mobilenet-v1": _small("MobileNetV1-style network", networks.mobilenet_v1),
+    "mobilenet-v2": _small("MobileNetV2-style network", networks.mobilenet_v2),
+    "bottleneck": _small("Residual network of bottlenecks", networks.bottleneck),
+    "alexnet": _small("AlexNet-style network", networks.alexnet),
 }
 
 
@@ -98,7 +136,7 @@ class Row:
 
     Attributes:
         data: key of the protocol.
-        method: its name.
+        method: key of its entry.
         share: MACs that go, in per cent; ``None`` where the method finds its widths.
         seed: of splits, weights and training.
     """
@@ -114,28 +152,30 @@ class Row:
         while_pruning = round(entry.epochs * protocol.epochs)
         return [
             *("prune", protocol.model, "--data", protocol.data, "--weights", weights, *protocol.options),
-            *("--method", self.method, *(part for setting in entry.settings for part in ("--set", setting))),
+            *(
+                "--method",
+                entry.method or self.method,
+                *(part for setting in entry.settings for part in ("--set", setting)),
+            ),
             *("--method-epochs", str(while_pruning)),
             *(() if self.share is None else ("--budget", f"macs={100 - self.share}%")),
             *("--finetune", str(protocol.epochs - while_pruning), "--seed", str(self.seed), "--threads", "1"),
         ]
 
 
-def wanted(data: Iterable[str], methods: Iterable[str], shares: Sequence[int], seeds: Iterable[int]) -> list[Row]:
+def wanted(key: str, methods: Iterable[str], shares: Iterable[int], seeds: Iterable[int]) -> list[Row]:
     """Return the rows of a selection, in the order of the page."""
-    rows = [
+    return [
         Row(key, method, share, seed)
-        for key in data
         for method in methods
         for share in (shares if ENTRIES[method].budget else (None,))
         for seed in seeds
     ]
-    return list(dict.fromkeys(rows))
 
 
 def run(row: Row) -> dict[str, Any]:
     """Carry a row out and return what the page says of it."""
-    weights = dense_digits(row.seed) if row.data == "digits" else trained_cifar()
+    weights = trained_cifar() if row.data == "cifar" else dense(row.data, row.seed)
     arguments = row.arguments(weights)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()) as told:
         code = command_line([*arguments, "--quiet", "--json", "--out", str(Path(folder) / "run")])
@@ -159,15 +199,14 @@ def run(row: Row) -> dict[str, Any]:
     }
 
 
-def dense_digits(seed: int) -> str:
-    """Return where the dense network of a seed is, trained if need be."""
-    path = WORK / f"digits-{seed}.safetensors"
+def dense(key: str, seed: int) -> str:
+    """Return where the dense network of a protocol on digits and a seed is, trained if need be."""
+    path = WORK / f"{key}-{seed}.safetensors"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(seed)
-        data = load_data("digits", seed=seed)
-        model = build("resnet20", in_channels=1)
-        fit(model, data, epochs=20, learning_rate=0.05, seed=seed)
+        model = PROTOCOLS[key].build()
+        fit(model, load_data("digits", seed=seed), epochs=20, learning_rate=0.05, seed=seed)
         save_file(model.state_dict(), path)
     return str(path.relative_to(HERE.parent))
 
@@ -204,14 +243,14 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
         "that of one picture on one thread; seconds are those of the whole run, on a machine that did other things",
         "besides. A difference of a point means nothing: a test split holds some hundred digits or 5,000 pictures.",
     ]
-    for key, title in (("digits", "ResNet-20 on digits"), ("cifar", "ResNet-20 on CIFAR-10 (JPEG), 10,000 pictures")):
+    for key, protocol in PROTOCOLS.items():
         groups: dict[tuple[str, int | None], list[dict[str, Any]]] = defaultdict(list)
         for row in rows:
             if row["data"] == key:
                 groups[row["method"], row["share"]].append(row)
         if not groups:
             continue
-        lines += ["", f"## {title}", ""]
+        lines += ["", f"## {protocol.title}", ""]
         lines += ["| fewer MACs | method | seeds | dense | cut | final | MACs left | latency, ms | seconds |"]
         lines += ["|---|---|---|---:|---:|---:|---:|---:|---:|"]
         for method, share in sorted(groups, key=lambda pair: (pair[1] or 0, pair[0])):
@@ -242,16 +281,18 @@ def main() -> int:
     """Run what is missing and write the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", nargs="+", default=list(PROTOCOLS), choices=PROTOCOLS)
-    parser.add_argument("--methods", nargs="+", default=list(ENTRIES), choices=ENTRIES)
-    parser.add_argument("--shares", nargs="+", type=int, default=[30, 50, 70])
-    parser.add_argument("--seeds", nargs="+", type=int, help="0 1 2 for digits and 0 for cifar, unless given")
+    plain = [name for name, entry in ENTRIES.items() if not entry.method]
+    parser.add_argument("--methods", nargs="+", default=plain, choices=ENTRIES, metavar="NAME")
+    parser.add_argument("--shares", nargs="+", type=int, help="else those of each protocol, as with --seeds")
+    parser.add_argument("--seeds", nargs="+", type=int)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     store, shown = HERE / "methods.json", HERE / "methods.md"
     done = json.loads(store.read_text(encoding="utf-8")) if store.is_file() else []
     known = {(row["data"], row["method"], row["share"], row["seed"]) for row in done}
     for key in asked.data:
-        for row in wanted([key], asked.methods, asked.shares, asked.seeds or ([0, 1, 2] if key == "digits" else [0])):
+        protocol = PROTOCOLS[key]
+        for row in wanted(key, asked.methods, asked.shares or protocol.shares, asked.seeds or protocol.seeds):
             if (row.data, row.method, row.share, row.seed) in known:
                 continue
             done.append(run(row))
