@@ -45,11 +45,9 @@ ARCHITECTURES = {
     "resnet50-zero": Architecture(_classifier("resnet50", zero_init_residual=True), shares=(50,)),
     "mobilenet_v2": Architecture(_classifier("mobilenet_v2")),
     "mobilenet_v3_large": Architecture(_classifier("mobilenet_v3_large")),
-    "googlenet": Architecture(_classifier("googlenet", aux_logits=False, init_weights=False)),
     "googlenet-aux": Architecture(_classifier("googlenet", aux_logits=True, init_weights=False), shares=(50,)),
     "densenet121": Architecture(_classifier("densenet121"), shares=(50,)),
     "efficientnet_b0": Architecture(_classifier("efficientnet_b0"), shares=(50,)),
-    "inception_v3": Architecture(_classifier("inception_v3", aux_logits=False, init_weights=False), 96, shares=(50,)),
     "inception_v3-aux": Architecture(
         _classifier("inception_v3", aux_logits=True, init_weights=False), 299, shares=(50,)
     ),
