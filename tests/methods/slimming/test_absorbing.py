@@ -8,8 +8,9 @@ from torch import nn
 
 import cutback
 from cutback.errors import NotEquivalent
+from cutback.methods.absorbing import absorbed
 from cutback.methods.slimming import Slimming
-from cutback.methods.slimming.absorbing import absorbed
+from cutback.methods.slimming.masking import scales_of
 from tests.helpers import image, randomised
 from tests.methods.slimming.networks import block, run, spread, traced
 
@@ -41,7 +42,8 @@ def test_the_shift_that_is_absorbed_is_that_of_the_formula(bias) -> None:
     model = network(bias=bias)
     plan = cutback.plan(traced(model), keep={"0": 4})
     dense, kept = copy.deepcopy(model), plan.slices["0.weight"][0].indices
-    with absorbed(traced(model), plan) as dropped:
+    graph = traced(model)
+    with absorbed(graph, plan, scales_of(graph, plan)) as dropped:
         pass
     assert dropped == ()
     state = "3.bias" if bias else "4.running_mean"

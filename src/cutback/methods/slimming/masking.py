@@ -9,7 +9,7 @@ from cutback.graph.clone import parameters_by_name
 from cutback.graph.graph import Graph
 from cutback.planning.plan import Plan
 from cutback.planning.slices import planned_masks
-from cutback.scores.scales import BATCH_NORM, scale_slices
+from cutback.scores.scales import BATCH_NORM, norm_scales, scale_slices
 
 
 def silenced_places(graph: Graph, plan: Plan) -> dict[str, Tensor]:
@@ -21,6 +21,12 @@ def silenced_places(graph: Graph, plan: Plan) -> dict[str, Tensor]:
                 if name is not None:
                     found.setdefault(name, set()).update(own.indices[~stays].flatten().tolist())
     return {name: torch.tensor(sorted(places)) for name, places in found.items() if places}
+
+
+def scales_of(graph: Graph, plan: Plan) -> dict[str, Tensor]:
+    """Return of these places those of the scales: without one a channel is the constant that its shift makes."""
+    places = silenced_places(graph, plan)
+    return {name: places[name] for name in norm_scales(graph, BATCH_NORM) if name in places}
 
 
 def mask_(graph: Graph, places: Mapping[str, Tensor]) -> None:

@@ -15,11 +15,11 @@ from cutback.graph.architecture import hash_of
 from cutback.graph.clone import parameters_by_name
 from cutback.graph.graph import Graph
 from cutback.methods.about import About, methods
+from cutback.methods.absorbing import absorbed
 from cutback.methods.method import Method
-from cutback.methods.slimming.absorbing import absorbed
 from cutback.methods.slimming.choosing import Choice, chosen, scores_of, warn_of_emptied
 from cutback.methods.slimming.histogram import histogram
-from cutback.methods.slimming.masking import mask_, mask_gradients_, silenced_places
+from cutback.methods.slimming.masking import mask_, mask_gradients_, scales_of, silenced_places
 from cutback.methods.slimming.phases import Phases
 from cutback.methods.slimming.sparsity import SCHEDULES, pull, sub_gradient
 from cutback.planning.budget import CHANNELS, Budget
@@ -221,7 +221,7 @@ class Slimming(Method):
 
     def _carry_out(self, plan: Plan) -> None:
         """Cut the model, what pruned channels still add absorbed first where that is asked for."""
-        with absorbed(self.graph, plan) if self.absorb else nullcontext(()) as dropped:
+        with absorbed(self.graph, plan, scales_of(self.graph, plan)) if self.absorb else nullcontext(()) as dropped:
             self.cut(plan)
         self._pending, self._places = None, {}
         if dropped:

@@ -1,8 +1,8 @@
-"""Absorbing: what pruned channels still add, their shift, goes into the layers that read them. An extension.
+"""Absorbing: what pruned channels still add, a constant, goes into the layers that read them.
 
-A channel of scale zero is the constant ``act(beta)``; the paper and its code drop it with the channel. Here the sum
-``act(beta_c) * sum(W[:, c])`` over the pruned channels is added to the bias of each convolution or linear layer that
-reads them, or taken from the running mean of the batch norm right behind it. That is exact where no zeros are padded.
+A channel whose batch norm has a scale of zero is the constant ``act(beta)``. The sum ``act(beta_c) * sum(W[:, c])``
+over the pruned channels is added to the bias of each convolution or linear layer that reads them, or taken from the
+running mean of the batch norm right behind it. That is exact where no zeros are padded.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,28 +14,28 @@ from torch import Tensor, fx
 from cutback.graph.capture import operator_of
 from cutback.graph.clone import state_tensors
 from cutback.graph.graph import Graph
-from cutback.methods.slimming.masking import silenced_places
 from cutback.planning.plan import Plan
 from cutback.planning.slices import planned_masks
-from cutback.scores.scales import BATCH_NORM, norm_scales
+from cutback.scores.scales import BATCH_NORM
 
 _CONTRACTIONS = {"aten::linear", *(f"aten::conv{n}d" for n in (1, 2, 3))}
 
 
 @contextmanager
-def absorbed(graph: Graph, plan: Plan) -> Iterator[tuple[str, ...]]:
+def absorbed(graph: Graph, plan: Plan, zero: Mapping[str, Tensor]) -> Iterator[tuple[str, ...]]:
     """Change the shifts of a model for a cut that is carried out inside the block; if that fails, change them back.
 
     Args:
         graph: the traced model.
         plan: what is about to go.
+        zero: the places of parameters that are taken to be zero, which makes constants of the channels that go.
 
     Yields:
-        The names of the weights that read pruned channels without a bias or a batch norm of their own behind them:
-        what reaches those is dropped.
+        The names of the weights that read more than zeros in pruned channels without a bias or a batch norm of their
+        own behind them: what reaches those is dropped.
     """
     states = state_tensors(graph.model)
-    changes, dropped = _changes(graph, plan)
+    changes, dropped = _changes(graph, plan, zero)
     before = {name: states[name].detach().clone() for name in changes}
     try:
         with torch.no_grad():
@@ -50,13 +50,12 @@ def absorbed(graph: Graph, plan: Plan) -> Iterator[tuple[str, ...]]:
         raise
 
 
-def _changes(graph: Graph, plan: Plan) -> tuple[dict[str, Tensor], list[str]]:
+def _changes(graph: Graph, plan: Plan, zero: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """Return what is added to which states, and the weights of which the share is dropped."""
     recorded, stays = graph.captures[0], planned_masks(graph, plan)
     states = {name: tensor.detach().clone() for name, tensor in state_tensors(graph.model).items()}
-    scales, places = norm_scales(graph, BATCH_NORM), silenced_places(graph, plan)
-    for name in places.keys() & scales.keys():
-        states[name][places[name]] = 0
+    for name, places in zero.items():
+        states[name][places.to(states[name].device)] = 0
     removed = {
         slot: torch.from_numpy(~owners.stays(stays))
         for slot, owners in graph.slots.items()
@@ -65,20 +64,24 @@ def _changes(graph: Graph, plan: Plan) -> tuple[dict[str, Tensor], list[str]]:
     columns = {slot.state: mask for slot, mask in removed.items() if slot.blocks == slot.dimension == 1}
     names = dict(zip(recorded.nodes, recorded.states, strict=False))
     changes: dict[str, Tensor] = {}
-    absorbing: set[str] = set()
+    visited: set[str] = set()
+    failed: set[str] = set()
 
     def call(node: fx.Node, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
         weight = _state(node, 1, names)
         if operator_of(node) in _CONTRACTIONS and weight in columns:
+            visited.add(weight)
             shift, sign = _shift_behind(node, names)
-            if shift is not None and shift not in changes and weight not in absorbing:
-                absorbing.add(weight)
-                changes[shift] = sign * _contribution(args[0], states[weight], columns[weight])
+            change = sign * _contribution(args[0], states[weight], columns[weight])
+            if change.any() and shift is None:
+                failed.add(weight)
+            elif change.any() and not torch.allclose(changes.setdefault(shift, change), change, atol=1e-6):
+                failed.add(weight)  # it runs several times, on other constants
         return node.target(*args, **kwargs)  # type: ignore[operator]
 
     with torch.no_grad():
         recorded.execute(states, graph.inputs, call)
-    return changes, [slot.state for slot in removed if slot.state not in absorbing]
+    return changes, [slot.state for slot in removed if slot.state not in visited or slot.state in failed]
 
 
 def _contribution(features: object, weight: Tensor, removed: Tensor) -> Tensor:
@@ -104,7 +107,7 @@ def _shift_behind(node: fx.Node, names: Mapping[fx.Node, str]) -> tuple[str | No
     users = [user for user in node.users if user.op != "output"]
     if len(users) == 1 and operator_of(users[0]) in BATCH_NORM:
         return _state(users[0], 3, names), -1  # the running mean
-    return None, 0
+    return None, 1
 
 
 def _state(node: fx.Node, place: int, names: Mapping[fx.Node, str]) -> str | None:
