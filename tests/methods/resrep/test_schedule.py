@@ -82,26 +82,29 @@ def test_the_largest_rows_stay_although_all_have_fallen():
     assert kept["second1.0"] == (7, 8)
 
 
-def test_a_run_goes_on_from_any_step():
-    def training(model, state=None):
+def test_a_run_goes_on_from_any_step_at_the_rate_of_that_step():
+    def run(start=0, states=None):
+        """Train from a step on; return the weights at the end, and all states on the way."""
+        model, found = made(Basic).train(), []
         method = method_of(model, steps=8, strength=3.0, threshold=0.5, before_masks=2, added=2, coupled=True)
-        if state is not None:
-            method.load_state_dict(state)
-        return method
+        (optimizer,) = method.optimizers
+        if states is not None:
+            model.load_state_dict(states[start][0])
+            method.load_state_dict(states[start][1])
+        with method:
+            if states is not None:
+                optimizer.load_state_dict(states[start][2])  # which then has other groups than before
+                assert plain(method.state_dict()) == plain(states[start][1])
+            for number in range(start, 8):
+                found.append(copy.deepcopy((model.state_dict(), method.state_dict(), optimizer.state_dict())))
+                optimizer.param_groups[0]["lr"] = 0.1 / (1 + number)
+                step(method, number)
+        assert method.finished
+        return plain(dict(model.state_dict())), found
 
-    whole, states = made(Basic).train(), []
-    with training(whole) as method:
-        for number in range(8):
-            states.append((copy.deepcopy(whole.state_dict()), copy.deepcopy(method.state_dict())))
-            step(method, number)
+    whole, states = run()
     for number in (1, 4, 7):
-        model = made(Basic).train()
-        model.load_state_dict(states[number][0])
-        with training(model, states[number][1]) as method:
-            assert plain(method.state_dict()) == plain(states[number][1])
-            for later in range(number, 8):
-                step(method, later)
-        assert plain(dict(model.state_dict())) == plain(dict(whole.state_dict()))
+        assert run(number, states)[0] == whole
 
 
 def test_a_method_that_was_left_early_is_entered_again():

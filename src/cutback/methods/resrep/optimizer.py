@@ -40,14 +40,9 @@ class CompactorOptimizer:
         momentum: float,
         strength: float,
     ) -> None:
-        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-        self._like = next((group for group in groups if any(held is like for held in group["params"])), None)
-        if self._like is None:
-            raise UserMistake(
-                "resrep trains compactors at the learning rate of the convolutions before them, which none of the "
-                "optimizers that it was given holds; pass optimizers=[...] with that of the model"
-            )
+        self._optimizers, self._like = optimizers, like
         self._compactors, self._strength = compactors, strength
+        self._rate()
         self._sgd = SGD([compactor.weight for compactor in compactors], lr=0.0, momentum=momentum)
         self._ready = False
 
@@ -80,7 +75,17 @@ class CompactorOptimizer:
         ):
             compactor.weight.grad = own.view_as(compactor.weight)
             compactor.reset_(self._strength)
-        self._sgd.param_groups[0]["lr"] = self._like["lr"]  # type: ignore[index] # as it is for this step
+        self._sgd.param_groups[0]["lr"] = self._rate()
+
+    def _rate(self) -> float:
+        """Return the learning rate as it is for this step; an optimiser that loads a state has other groups then."""
+        for group in (group for optimizer in self._optimizers for group in optimizer.param_groups):
+            if any(held is self._like for held in group["params"]):
+                return group["lr"]
+        raise UserMistake(
+            "resrep trains compactors at the learning rate of the convolutions before them, which none of the "
+            "optimizers that it was given holds; pass optimizers=[...] with that of the model"
+        )
 
     def step(self) -> None:
         """Take the step that was prepared."""
