@@ -33,7 +33,7 @@ def test_the_default_is_a_36th_of_the_steps():
 
 def test_rows_fall_to_nothing_and_the_budget_is_met_by_what_is_gone():
     settings = {"strength": 0.2, "momentum": 0.9, "budget": "macs=75%", "interval": 2, "added": 2, "threshold": 1e-3}
-    model, steps = made(Basic).train(), 120
+    model, steps = made(Basic).train(), 100
     dense = macs(model, image()[:1])
     method = method_of(model, steps=steps, **settings)
     with method:
