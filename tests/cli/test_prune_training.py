@@ -248,3 +248,15 @@ def test_widths_are_found_told_and_trained_from_scratch(capsys) -> None:
 def test_new_weights_that_nothing_trains_are_refused(capsys) -> None:
     said = refusal(capsys, "prune", "net.py:make", "--budget", "macs=60%", "--rewind", "--finetune", "0")
     assert "--rewind draws new weights, and nothing trains them" in said
+
+
+def test_the_exact_oracle_prunes_in_the_command_and_tells_what_that_took(capsys) -> None:
+    options = ["--method", "oracle", "--set", "greedy=true", "--set", "removed=4", "--budget", "macs=60%"]
+    assert main(["prune", "net.py:make", *options, "--train", "1", "--finetune", "0", "--method-epochs", "0"]) == 0
+    report = json.loads(Path("runs/make/report.json").read_text())
+    assert report["cut"]["macs"] <= 0.6 * report["dense"]["macs"]
+    spent = report["method"]["records"]["oracle_macs"]
+    assert spent > 5 * report["data"]["train"] * report["dense"]["macs"]
+    assert f"oracle: oracle_macs {spent:,}" in capsys.readouterr().out
+    said = refusal(capsys, "prune", "net.py:make", *options, "--method-epochs", "1")
+    assert "cuts without training; leave --method-epochs out" in said
