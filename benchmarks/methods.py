@@ -71,6 +71,8 @@ ENTRIES = {
         f"group-fisher, {setting.replace('=', ' ')}": Entry(0.5, (*FISHER, setting), method="group-fisher")
         for setting in ("normalise=macs", "normalise=none", "importance=gradient", "internal_only=true")
     },
+    "aofp": Entry(0.5, ("half=20", "warm_up=0", "threshold=0.3")),
+    "oracle": Entry(),
 }
 
 

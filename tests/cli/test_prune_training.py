@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import cutback
 from cutback.cli.main import main
+from cutback.surgery.initialise import start_anew
 from cutback.train import RunFolder
 from tests.cli.helpers import refusal, write
 from tests.resuming.killing import NETWORK
@@ -212,3 +214,49 @@ def test_two_processes_write_one_run_and_go_on_with_it_together(folder) -> None:
     assert ranks.in_processes(2, _prune, str(folder), ["resume", "killed"]) == [0, 0]
     assert weights(killed) == weights(folder / "whole")
     assert events(killed) == events(folder / "whole")
+
+
+def test_widths_are_found_told_and_trained_from_scratch(capsys) -> None:
+    settings = [f"{name}={value}" for name, value in {"half": 6, "warm-up": 0, "threshold": 0.5}.items()]
+    options = ["--method", "aofp", *(part for setting in settings for part in ("--set", setting))]
+    command = ["prune", "net.py:make", *options, "--train", "1", "--method-epochs", "1", "--finetune", "1", "--rewind"]
+    assert main([*command, "--finetune-lr", "1e-9", "--out", "out"]) == 0
+    shown = capsys.readouterr().out
+    report = json.loads(Path("out/report.json").read_text())
+    told = report["method"]["records"]
+    (first, _), (second, _) = report["plan"]["kept"].values()
+    assert (told["width of 0"], told["width of 3"]) == (first, second)
+    assert first + second < 8 + 12
+    assert told["scoring_macs"] > 0
+    assert f"aofp: decisions {told['decisions']}," in shown
+    assert f"width of 0 {first}, width of 3 {second}" in shown.replace("\n", " ")
+    assert "rewound: the final network was trained from scratch" in shown
+    logged = events(Path("out"))
+    assert [event["event"] for event in logged].count("rewound") == 1
+    (last,) = (event["method"] for event in logged if event.get("training") == "method")
+    assert len(last["history"]) == told["decisions"]
+    assert last["history"][-1]["macs"] == report["cut"]["macs"] / report["dense"]["macs"]
+    namespace: dict = {}
+    exec(NETWORK, namespace)  # noqa: S102
+    fresh = cutback.load("out", build=namespace["make"])
+    trained = {name: value.clone() for name, value in fresh.named_parameters()}
+    start_anew(fresh, seed=0)
+    for name, value in fresh.named_parameters():
+        assert torch.allclose(value, trained[name], atol=1e-5), "drawn anew, and hardly trained at that rate"
+
+
+def test_new_weights_that_nothing_trains_are_refused(capsys) -> None:
+    said = refusal(capsys, "prune", "net.py:make", "--budget", "macs=60%", "--rewind", "--finetune", "0")
+    assert "--rewind draws new weights, and nothing trains them" in said
+
+
+def test_the_exact_oracle_prunes_in_the_command_and_tells_what_that_took(capsys) -> None:
+    options = ["--method", "oracle", "--set", "greedy=true", "--set", "removed=4", "--budget", "macs=60%"]
+    assert main(["prune", "net.py:make", *options, "--train", "1", "--finetune", "0", "--method-epochs", "0"]) == 0
+    report = json.loads(Path("runs/make/report.json").read_text())
+    assert report["cut"]["macs"] <= 0.6 * report["dense"]["macs"]
+    spent = report["method"]["records"]["oracle_macs"]
+    assert spent > 5 * report["data"]["train"] * report["dense"]["macs"]
+    assert f"oracle: oracle_macs {spent:,}" in capsys.readouterr().out
+    said = refusal(capsys, "prune", "net.py:make", *options, "--method-epochs", "1")
+    assert "cuts without training; leave --method-epochs out" in said

@@ -204,3 +204,19 @@ def test_masks_on_what_belongs_to_no_sample_run_one_at_a_time(given):
             model(*inputs)
     with Gates(graph, groups=names), pytest.raises(Ungatable, match="no samples can be told apart at project"):
         model(*inputs)
+
+
+def test_what_is_run_is_counted():
+    model = two_blocks().float().eval()
+    pictures = IMAGES.float()
+    restarts = Restarts(cutback.trace(model, image()))
+    one, several = {"first": 1 - torch.eye(5)}, {"third": torch.ones(2, 7), "stem": torch.ones(2, 6)}
+    order = [lambda run: run.plain(), lambda run: run.masked(one), lambda run: run.masked(several)]
+    for call in order:
+        call(restarts.on(pictures))  # recorded, and where samples lie is known
+    run, before = restarts.on(pictures), 0
+    for call in order:
+        with FlopCounterMode(display=False) as counted:
+            call(run)
+        assert run.macs - before == counted.get_total_flops() // 2 > 0
+        before = run.macs

@@ -20,6 +20,7 @@ from cutback.planning.allocation import Allocation
 from cutback.planning.plan import Plan
 from cutback.scores import Score
 from cutback.surgery.cut import cut_fresh
+from cutback.surgery.initialise import check_resettable
 from cutback.surgery.verify import Proof
 from cutback.train import Data, Progress, TrainSettings, fit, load_data
 from cutback.train.batches import Sample, batches
@@ -89,6 +90,8 @@ class Job:
                 num_classes=request.num_classes,
             )
             check_fits(built.model, data, task, device=launch.device)
+            if request.rewind:
+                check_resettable(built.model)
         example, _ = next(batches(data.train, 2, launch.device))
         cache = None
         if request.allocate == "sensitivity":

@@ -114,6 +114,7 @@ def make_report(
         },
         "baseline": findings["baseline"],
         "method": findings.get("method"),
+        "rewind": request.rewind,
         "recovery": findings["recovery"],
         "finetune": findings.get("finetune", NO_TRAINING),
         "plan": {
@@ -228,6 +229,12 @@ def print_report(report: Mapping[str, Any], folder: Path) -> None:
     proof = report["proof"]
     error = f", relative error at most {proof['error']:.0e}" if proof else ", at each cut of the method"
     out.print(f"\nproven: equal to the original with the removed channels silenced{error}")
+    method = report["method"]
+    if method is not None and method.get("records"):
+        found = (f"{key} {_number(value)}" for key, value in method["records"].items())
+        out.print(f"{method['name']}: {', '.join(found)}")
+    if report.get("rewind"):
+        out.print("rewound: the final network was trained from scratch, from new weights")
     for note in (*report["plan"]["notes"], *report["data"]["notes"]):
         out.print(f"note: {note}")
     for budget in report["plan"]["budgets"]:
@@ -267,6 +274,10 @@ def _print_recovery(rows: list[Mapping[str, Any]], word: str, shown_as: str) -> 
     for row in rows:
         for note in row.get("notes", ()):
             out.print(f"{row['step']}: {note}")
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 def _counted(value: float, dense: float) -> str:

@@ -58,6 +58,7 @@ class Request:
     method_epochs: int | None = None
     recover: str | None = None
     finetune: int = 0
+    rewind: bool = False
     score: str = "l1"
     allocate: str = "uniform"
     ignore: tuple[str, ...] = ()
@@ -220,7 +221,12 @@ class Request:
         """
         self._check_method()
         self.check_model_options()
-        _ = self.chain
+        chain = self.chain
+        if self.rewind and not any(step.trains for step in chain):
+            raise UserMistake(
+                "--rewind draws new weights, and nothing trains them; add --finetune EPOCHS, or a step that trains to "
+                "--recover"
+            )
         check_new_folder(self.folder)
 
     def _check_method(self) -> None:
@@ -234,7 +240,7 @@ class Request:
             return
         if budgets and described.about.budget not in {"hits", "stops_below"}:
             raise UserMistake(f"method {described.name!r} takes no budget; leave --budget out")
-        if self.method_epochs is not None and not described.about.trained:
+        if self.method_epochs and not described.about.trained:
             raise UserMistake(f"method {described.name!r} cuts without training; leave --method-epochs out")
         known = [setting.name for setting in described.settings]
         for name in self.settings_of_method:

@@ -18,6 +18,7 @@ from cutback.graph.architecture import hash_of
 from cutback.measure import compare_latency
 from cutback.planning.plan import Cost, Plan
 from cutback.surgery.cut import cut_fresh
+from cutback.surgery.initialise import start_anew
 from cutback.train import Epoch, FitResult, TrainSettings
 from cutback.train.loop import Loop, MethodMaker, Watch
 from cutback.train.recovery import Repair, Situation, Step, Training
@@ -88,6 +89,7 @@ class Stages:
         self._restore()
         chain = zip(job.request.chain, job.request.chain_text.split(","), strict=False)
         stages: list[Callable[[], None]] = [self._baseline, self._method if job.request.method else self._cut]
+        stages += [self._rewind] if job.request.rewind else []
         stages += [
             lambda step=step, text=text, number=number: self._recover(step, text.strip(), number)
             for number, (step, text) in enumerate(chain)
@@ -141,6 +143,8 @@ class Stages:
             job.reporter.line(f"note: method {name!r} was not finished after {epochs} epochs")
         plan = None if method is None else method.plan()
         about = {"name": name, "settings": request.settings_of_method, "finished": finished}
+        told = {} if method is None else method.records()
+        about["records"] = {key: value for key, value in told.items() if isinstance(value, int | float)}
         self._note("method", result, about)
         self._after_cut(plan or self._nothing_cut(), {"proof": None})
 
@@ -150,6 +154,11 @@ class Stages:
         self._state.findings |= {**found, "cut_validation": figure}
         self._log("cut", validation=figure, macs=[plan.costs["macs"].before, plan.costs["macs"].after])
         self._keep(CUT)
+
+    def _rewind(self) -> None:
+        """Draw new weights for the widths that were found: what follows trains them from scratch."""
+        start_anew(self._job.model, seed=self._job.request.seed)
+        self._log("rewound")
 
     def _recover(self, step: Step, text: str, number: int) -> None:
         """Win accuracy back by one step."""

@@ -33,6 +33,13 @@ MethodEpochs = Annotated[
     int | None,
     typer.Option(min=0, metavar="EPOCHS", help="Epochs in which --method prunes; else 20.", show_default=False),
 ]
+Rewind = Annotated[
+    bool,
+    typer.Option(
+        "--rewind",
+        help="After the cut draw new weights, so that the widths that were found are trained from scratch.",
+    ),
+]
 TaskFile = Annotated[
     Path | None,
     typer.Option(

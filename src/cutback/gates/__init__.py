@@ -16,6 +16,10 @@
     with Gates(graph, "stream", masks="consumer") as gates:  # both, each at a site of its own
         gates.mask({"layer1.0.conv1": factors})
 
+    with Gates(graph, reading=False, beside=told) as gates:  # told(group, next layer's output, the same with factors)
+        gates.mask_beside({"layer1.0.conv1": factors})
+        model(images)
+
 Where samples do not meet (eval mode), many masks run in one pass, restarted from the layer that they touch::
 
     run = Restarts(graph, "consumer").on(images)  # (N, ...)
@@ -39,6 +43,7 @@ Producers are the layers that make a group's channels, depthwise ones included. 
 of an activation belongs to; ``Gates.rows`` where its samples lie.
 """
 
+from cutback.gates.beside import lone_consumers
 from cutback.gates.gates import Gates
 from cutback.gates.passing import Observer
 from cutback.gates.places import SITES, Place, find_places, mixed_groups, stream_groups, ungatable_groups
@@ -54,6 +59,7 @@ __all__ = [
     "Restarts",
     "Rows",
     "find_places",
+    "lone_consumers",
     "mixed_groups",
     "stream_groups",
     "ungatable_groups",

@@ -5,9 +5,11 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
+import torch
 from torch import Tensor
 
-from cutback.errors import UnknownName, UserMistake
+from cutback.errors import Ungatable, UnknownName, UserMistake
+from cutback.gates.beside import Beside, Route, Told, lone_consumers, routes
 from cutback.gates.factors import Factors
 from cutback.gates.live import LiveCapture, captured, key_of
 from cutback.gates.passing import Observer, Passing, Standing, standing
@@ -35,15 +37,20 @@ class Gates:
         reading: gather the gradients of the gates, see ``take``.
         observe: receives each place and the activation there (masked, where it is), in the order of the forward pass.
         masks: the site at which masks multiply, where that is another: ``consumer`` silences units as a cut does.
+        beside: receives what the one layer that consumes a group returns, after its norm and activation, and what it
+            would return under other factors, see ``mask_beside``; ``site`` is then ``consumer``. Called in each pass in
+            which gradients are recorded.
 
     Attributes:
         graph: the traced model.
         groups: names of the gated groups.
         places: for each of the graph's captures, the places of the gates in order.
+        macs_beside: multiply-accumulates done beside the passes so far.
 
     Raises:
         UnknownName: there is no such site or group.
-        Ungatable: a group has no place at the site; the message says which groups to leave out.
+        Ungatable: a group has no place at the site, or with ``beside`` more than one; the message says which groups to
+            leave out.
 
     Example:
         >>> import torch, cutback
@@ -65,6 +72,7 @@ class Gates:
         reading: bool = True,
         observe: Observer | None = None,
         masks: str | None = None,
+        beside: Told | None = None,
     ) -> None:
         self.graph = graph
         self.places = [find_places(graph, number, site, groups) for number in range(len(graph.captures))]
@@ -77,7 +85,15 @@ class Gates:
         self._observe = observe
         self._reader = Reader(self._names, self._units) if reading else None
         self._factors = Factors(self._names, {})
-        self._live: dict[Hashable, tuple[LiveCapture, Standing]] = {}
+        self._told, self._beside = beside, Factors(self._names, {})
+        self.macs_beside = 0
+        several = [] if beside is None else [name for name in self.groups if name not in lone_consumers(graph)]
+        if several or (beside is not None and site != "consumer"):
+            raise Ungatable(
+                f"no single next layer can run beside the pass for {', '.join(several) or site}; ask at the site "
+                "consumer, and leave out groups that several layers consume"
+            )
+        self._live: dict[Hashable, tuple[LiveCapture, Standing, Sequence[Route]]] = {}
         self._rows: dict[int, RowMap] = {}
         self._own_forward: object = None
         self._inside = False
@@ -115,15 +131,24 @@ class Gates:
             UnknownName: a group is not gated.
             UserMistake: a tensor has another shape.
         """
-        for name, factor in factors.items():
-            if name not in self._units:
-                raise UnknownName(f"no gated group is called {name!r}; {near_misses(name, list(self.groups))}")
-            if factor.dim() not in (1, 2) or factor.shape[-1] != self._units[name]:
-                raise UserMistake(
-                    f"the factors of group {name} have shape {tuple(factor.shape)}; write ({self._units[name]},) or "
-                    f"(N, {self._units[name]})"
-                )
-        self._factors = Factors(self._names, factors)
+        self._factors = self._checked(factors, (1, 2))
+
+    def mask_beside(self, factors: Mapping[str, Tensor]) -> None:
+        """Let the next layers of groups run once more on inputs multiplied by factors, until told otherwise.
+
+        What comes out goes to ``beside``: no gradients arrive by it, and no statistics move. Batch norms in train mode
+        normalise it by the batch of the pass itself. Factors of ``mask`` multiply its inputs too.
+
+        Args:
+            factors: for each group's name ``(units,)``; an empty mapping ends it.
+
+        Raises:
+            UnknownName: a group is not gated.
+            UserMistake: a tensor has another shape, or nothing is there to be told.
+        """
+        if self._told is None:
+            raise UserMistake("these gates run nothing beside the pass; make them with beside=...")
+        self._beside = self._checked(factors, (1,))
 
     def take(self) -> dict[str, Tensor]:
         """Return the gradients of the gates that have arrived since the last call, and forget them.
@@ -180,20 +205,44 @@ class Gates:
 
     def _run(self, inputs: Inputs) -> object:
         """Run the gated model."""
-        live, stands = self._prepared(inputs)
-        passing = Passing(live, stands, self._row_map, self._factors, self._reader, self._observe)
+        live, stands, taken = self._prepared(inputs)
+        beside = None
+        if self._told is not None and torch.is_grad_enabled():
+            beside = Beside(taken, self._beside, self._told)
+        passing = Passing(live, stands, self._row_map, self._factors, self._reader, self._observe, beside)
         results = live.capture.execute(state_tensors(self.graph.model), inputs, passing.call)
+        if beside is not None:
+            self.macs_beside += sum(live.macs.get(node, 0) for node in beside.made)
         return filled(live.capture.returned, results)
 
-    def _prepared(self, inputs: Inputs) -> tuple[LiveCapture, Standing]:
-        """Return a capture that fits the inputs, and where gates stand in it."""
+    def _checked(self, factors: Mapping[str, Tensor], dimensions: Sequence[int]) -> Factors:
+        """Return factors, if there are such groups, and they have shapes of so many dimensions."""
+        for name, factor in factors.items():
+            if name not in self._units:
+                raise UnknownName(f"no gated group is called {name!r}; {near_misses(name, list(self.groups))}")
+            if factor.dim() not in dimensions or factor.shape[-1] != self._units[name]:
+                shapes = f"({self._units[name]},)", f"(N, {self._units[name]})"
+                raise UserMistake(
+                    f"the factors of group {name} have shape {tuple(factor.shape)}; write "
+                    f"{' or '.join(shapes[number - 1] for number in dimensions)}"
+                )
+        return Factors(self._names, factors)
+
+    def _prepared(self, inputs: Inputs) -> tuple[LiveCapture, Standing, Sequence[Route]]:
+        """Return a capture that fits the inputs, where gates stand in it, and what can be run beside it."""
         key = key_of(self.graph.model, inputs)
         if key not in self._live:
             with self.lifted():
                 live = captured(self.graph, inputs)
+            places = self.places[live.traced]
             masked = self._masked[live.traced] if self._masked else None
-            self._live[key] = live, standing(live, self.places[live.traced], masked)
+            beside = {} if self._told is None else {name: self._place_of(name, places) for name in self.groups}
+            self._live[key] = live, standing(live, places, masked), routes(live, beside)
         return self._live[key]
+
+    def _place_of(self, name: str, places: Sequence[Place]) -> Place:
+        """Return the one place of a group."""
+        return next(place for place in places if place.has([self._names.index(name)]))
 
     def _row_map(self, number: int) -> RowMap:
         if number not in self._rows:

@@ -17,6 +17,7 @@ from cutback.graph.graph import Graph
 from cutback.graph.inputs import Inputs
 from cutback.graph.numbers import arguments_of
 from cutback.measure.batch import samples
+from cutback.measure.macs import macs_by_call
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +43,11 @@ class LiveCapture:
     def numbers(self) -> dict[fx.Node, int]:
         """The number of each numbered call."""
         return {node: number for number, node in enumerate(self.calls)}
+
+    @cached_property
+    def macs(self) -> dict[fx.Node, int]:
+        """The multiply-accumulates of each call that has some, for all samples."""
+        return macs_by_call(self.capture)
 
     def source(self, place: Place) -> fx.Node:
         """Return the node whose value a place's gates multiply.

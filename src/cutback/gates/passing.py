@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, fx
 
 from cutback.errors import Ungatable
+from cutback.gates.beside import Beside
 from cutback.gates.factors import Factors
 from cutback.gates.live import LiveCapture
 from cutback.gates.places import Place
@@ -73,6 +74,7 @@ class Passing:
         factors: what activations are multiplied by.
         reader: gathers gradients; ``None`` to read none.
         observe: receives activations.
+        beside: runs layers once more under other factors; ``None`` for none.
 
     Raises:
         Ungatable: there is one factor a sample where samples mix.
@@ -86,9 +88,10 @@ class Passing:
         factors: Factors,
         reader: Reader | None,
         observe: Observer | None,
+        beside: Beside | None = None,
     ) -> None:
         self._live, self._stands, self._row_map = live, stands, row_map
-        self._factors, self._observe = factors, observe
+        self._factors, self._observe, self._beside = factors, observe, beside
         self._reader = reader if torch.is_grad_enabled() else None
         self._values: dict[tuple[fx.Node, bytes, bytes], Tensor] = {}
         if self._reader is not None:
@@ -106,13 +109,13 @@ class Passing:
 
     def call(self, node: fx.Node, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
         """Run a call, with gates on what it is given or returns."""
-        stands = self._stands.get(node)
-        if stands is None:
-            return node.target(*args, **kwargs)  # type: ignore[operator]
+        stands = self._stands.get(node, ())
         for stand in stands:
             if stand.place.argument is not None:
                 args, kwargs = self._with_gate(node, args, kwargs, stand)
         result = node.target(*args, **kwargs)  # type: ignore[operator]
+        if self._beside is not None:
+            self._beside.follow(node, args, kwargs, result)
         for stand in stands:
             if stand.place.argument is None and isinstance(result, Tensor):
                 result = self._gated(result, stand, itself=True)

@@ -79,6 +79,9 @@ class Restart:
     Args:
         restarts: what is known of the model.
         inputs: the batch.
+
+    Attributes:
+        macs: the multiply-accumulates done so far, counted as in ``cutback.measure.macs``, for all samples and masks.
     """
 
     def __init__(self, restarts: Restarts, inputs: Inputs) -> None:
@@ -87,6 +90,7 @@ class Restart:
         self._places = restarts.places[self._live.traced]
         self._names = [group.name for group in restarts.graph.groups]
         self._states = {name: tensor.detach() for name, tensor in state_tensors(restarts.graph.model).items()}
+        self.macs = 0
         self._walk = self._started()
         self._full: tuple[int, Tensor] | None = None  # a call that masks touched first, and what it returns without
 
@@ -108,6 +112,7 @@ class Restart:
     @torch.no_grad()
     def plain(self) -> object:
         """Return what the model returns without masks."""
+        self._count(self._live, self._live.capture.nodes)
         return filled(self._live.capture.returned, self._started().finish())
 
     def each(self, masks: Mapping[str, Tensor]) -> list[object]:
@@ -158,6 +163,7 @@ class Restart:
         known = {} if result is None else {wide.calls[first]: result}
         start = wide.capture.nodes.index(wide.calls[first]) + len(known)
         walk = Walk(wide.capture, self._values(wide, start, count, known), start)
+        self._count(wide, wide.capture.nodes[start:])
         return filled(wide.capture.returned, walk.finish(passing.call))
 
     def _meets_constants(self, names: Iterable[str]) -> bool:
@@ -193,7 +199,12 @@ class Restart:
         stop = self._live.capture.nodes.index(self._live.calls[first])
         if stop < self._walk.position:
             self._walk = self._started()
+        self._count(self._live, self._live.capture.nodes[self._walk.position : stop])
         self._walk.until(stop)
+
+    def _count(self, live: LiveCapture, nodes: Sequence[fx.Node]) -> None:
+        """Count the multiply-accumulates of calls that are made."""
+        self.macs += sum(live.macs.get(node, 0) for node in nodes)
 
     def _by_difference(self, first: int, places: Sequence[Place], masks: Mapping[str, Tensor]) -> Tensor | None:
         """Return what the first call that masks touch returns for copies of the batch, where a difference gives that.
@@ -211,7 +222,9 @@ class Restart:
         arguments: dict[str, Any] = map_arg(arguments_of(node), self._walk.values.__getitem__)  # type: ignore[arg-type]
         if self._full is None or self._full[0] != first:
             self._full = first, node.target(**arguments)  # type: ignore[operator]
+            self._count(self._live, [node])
         full, lost = self._full[1], brought(node, arguments, channels)
+        self.macs += self._live.macs[node] * channels.numel() // own[0].group.size
         return (full - (1 - factors.to(full).view(-1, *[1] * full.dim())) * lost).flatten(0, 1)
 
     def _values(

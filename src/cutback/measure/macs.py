@@ -45,12 +45,25 @@ class MacTerm:
 
 def mac_terms(recorded: Capture) -> list[MacTerm]:
     """Return the MACs of each contraction of a captured forward pass; what computes a weight is not one of them."""
+    return [term for terms in _terms_by_call(recorded).values() for term in terms]
+
+
+def macs_by_call(recorded: Capture) -> dict[fx.Node, int]:
+    """Return the MACs of each call of a captured forward pass that has some, for its whole batch."""
+    batch, shapes = samples(recorded), _state_shapes(recorded)
+    found = _terms_by_call(recorded)
+    return {node: int(batch * sum(_macs(term, shapes) for term in terms)) for node, terms in found.items() if terms}
+
+
+def _terms_by_call(recorded: Capture) -> dict[fx.Node, list[MacTerm]]:
+    """Return the contractions of each call."""
     states = dict(zip(recorded.nodes, recorded.states, strict=False))
     named = set(states)
     mark_weights(recorded.nodes, named)
     batch = samples(recorded)
-    terms: list[MacTerm] = []
+    found: dict[fx.Node, list[MacTerm]] = {}
     for node in recorded.nodes:
+        terms = found[node] = []
         name = "" if computes_weight(node) else getattr(getattr(node.target, "_schema", None), "name", "")
         if name in _CONVOLUTIONS or name in _TRANSPOSED or name == "aten::linear":
             source, weight = node.args[0], node.args[1]
@@ -81,13 +94,13 @@ def mac_terms(recorded: Capture) -> list[MacTerm]:
             operands = tuple(node.args[1])  # type: ignore[arg-type]
             total = _einsum(str(node.args[0]), [_shape(operand) for operand in operands])
             terms.append(_product(total, operands, states, batch))
-    return terms
+    return found
 
 
 def count_macs(recorded: Capture) -> int:
     """Return the MACs of a captured forward pass, for a batch of one."""
-    shapes = {name: _shape(node) for name, node in zip(recorded.states, recorded.nodes, strict=False)}
-    return int(sum(t.positions * (math.prod(shapes[t.state]) if t.state else 1) for t in mac_terms(recorded)))
+    shapes = _state_shapes(recorded)
+    return int(sum(_macs(term, shapes) for term in mac_terms(recorded)))
 
 
 def macs(model: nn.Module, example_inputs: object) -> int:
@@ -111,6 +124,16 @@ def macs(model: nn.Module, example_inputs: object) -> int:
 def params(model: nn.Module) -> int:
     """Count the elements of all parameters, tied ones once; buffers are not parameters."""
     return sum(parameter.numel() for parameter in unwrapped(model).parameters())
+
+
+def _macs(term: MacTerm, shapes: Mapping[str, tuple[int, ...]]) -> Fraction:
+    """Return the MACs of a term, for a batch of one, given the shapes of parameters and buffers."""
+    return term.positions * (math.prod(shapes[term.state]) if term.state else 1)
+
+
+def _state_shapes(recorded: Capture) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of parameters and buffers, by name."""
+    return {name: _shape(node) for name, node in zip(recorded.states, recorded.nodes, strict=False)}
 
 
 def _einsum(equation: str, shapes: Sequence[tuple[int, ...]]) -> int:

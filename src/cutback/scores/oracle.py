@@ -60,31 +60,60 @@ class Oracle:
         """
         if not graph.groups:
             return {}
-        model, count = graph.model, 0
-        device = device_of(graph)
-        changes = {group.name: torch.zeros(group.units, dtype=torch.float64) for group in graph.groups}
-        restarts = Restarts(graph)
-        modes = set_training(model, False)
-        try:
-            with random_state_kept(), torch.no_grad():
-                for inputs, labels in batches_of(graph, self.loader):
-                    count += self._add(restarts.on(inputs), labels, changes)
-        finally:
-            set_training(model, modes)
-        total = seen(count, device)
-        means = {name: over_ranks(change.to(device)) / total for name, change in changes.items()}
+        units = {group.name: torch.arange(group.units) for group in graph.groups}
+        means, _ = changes_without(
+            Restarts(graph), units, self.loader, self.loss, samples=self.samples, squared=self.squared
+        )
         return {name: mean.abs() if self.absolute else mean for name, mean in means.items()}
 
-    def _add(self, run: Restart, labels: object, changes: Mapping[str, Tensor]) -> int:
-        """Add what a batch says, times its samples; return how many they are."""
-        before = float(loss_of(self.loss, run.plain(), labels))
-        for name in run.order:
-            change = changes[name]
-            together = max(1, self.samples // run.samples)
-            for units in torch.arange(len(change)).split(together):
-                differences = losses_without(run, name, units, len(change), self.loss, labels) - before
-                change[units] += (differences.square() if self.squared else differences) * run.samples
-        return run.samples
+
+def changes_without(
+    restarts: Restarts,
+    units: Mapping[str, Tensor],
+    loader: Iterable[object],
+    loss: Callable[..., Tensor],
+    *,
+    samples: int,
+    squared: bool = False,
+) -> tuple[dict[str, Tensor], int]:
+    """Return by how much the loss changes without each of some units, alone, over all batches and processes.
+
+    Args:
+        restarts: made of the traced model with masks where channels are consumed; it runs in eval mode.
+        units: numbers of the units to be tried, ``(K,)`` for each of some groups' names.
+        loader: batches ``(inputs, labels)``.
+        loss: of outputs and labels, averaged over the samples.
+        samples: see ``Oracle``.
+        squared: see ``Oracle``.
+
+    Returns:
+        The mean change for each, ``(K,)`` in double precision, zero in groups that run in train mode alone; and the
+        multiply-accumulates that it took.
+
+    Raises:
+        UserMistake: there are no batches, something else is given as one, or the loss is no scalar.
+        Ungatable: samples meet in eval mode.
+    """
+    graph, count, macs = restarts.graph, 0, 0
+    sizes = {group.name: group.units for group in graph.groups}
+    device = device_of(graph)
+    changes = {name: torch.zeros(len(own), dtype=torch.float64) for name, own in units.items()}
+    modes = set_training(graph.model, False)
+    try:
+        with random_state_kept(), torch.no_grad():
+            for inputs, labels in batches_of(graph, loader):
+                run = restarts.on(inputs)
+                before = float(loss_of(loss, run.plain(), labels))
+                for name in (name for name in run.order if name in units):
+                    for some in torch.arange(len(units[name])).split(max(1, samples // run.samples)):
+                        found = losses_without(run, name, units[name][some], sizes[name], loss, labels) - before
+                        changes[name][some] += (found.square() if squared else found) * run.samples
+                count, macs = count + run.samples, macs + run.macs
+    finally:
+        set_training(graph.model, modes)
+    total = seen(count, device)
+    means = {name: over_ranks(change.to(device)) / total for name, change in changes.items()}
+    return means, int(over_ranks(torch.tensor(macs, device=device)))
 
 
 def losses_without(

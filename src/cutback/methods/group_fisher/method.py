@@ -14,9 +14,9 @@ from cutback.gates import Gates
 from cutback.graph.graph import Graph, Group
 from cutback.methods.about import About, methods
 from cutback.methods.group_fisher.importance import Accumulator
-from cutback.methods.group_fisher.removals import Removal, Removals, cheapest, saving_choices
 from cutback.methods.group_fisher.units import whole_groups, with_whole_groups
 from cutback.methods.method import Method
+from cutback.methods.removals import Removal, Removals, cheapest, saving_choices
 from cutback.planning.allocation import Task
 from cutback.planning.assemble import plan_for
 from cutback.planning.budget import CHANNELS, Budget
