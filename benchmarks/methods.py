@@ -67,6 +67,8 @@ ENTRIES = {
     "slimming": Entry(0.5, ("sparsity=0.001",)),
     "taylor": Entry(0.5, ("minibatches=5", "units=20")),
     "group-fisher": Entry(0.5, FISHER),
+    "snpfi": Entry(),
+    "functionality": Entry(settings=("steps=0",)),
     **{
         f"group-fisher, {setting.replace('=', ' ')}": Entry(0.5, (*FISHER, setting), method="group-fisher")
         for setting in ("normalise=macs", "normalise=none", "importance=gradient", "internal_only=true")

@@ -155,6 +155,32 @@ def test_slimming_in_the_command_logs_and_draws_its_scales(capsys) -> None:
     assert report["plan"]["costs"]["channels"] == [16, 8]
 
 
+def test_what_snpfi_costs_is_told_before_it_begins_and_what_it_finds_after(capsys) -> None:
+    options = ["--method", "snpfi", "--budget", "macs=60%", "--train", "1", "--finetune", "0"]
+    settings = ["--set", "images=16", "--set", "triples=2", "--set", "block=4"]
+    assert main(["prune", "net.py:make", *options, *settings]) == 0
+    told = next(line for line in capsys.readouterr().err.splitlines() if "coalitions" in line)
+    (costs,) = (event for event in events(Path("runs/make")) if event["event"] == "forecast")
+    figures = ", ".join(f"{costs[name]:,} {name}" for name in ("coalitions", "passes", "macs"))
+    assert told == f"snpfi, 0 epochs: at most {figures}"
+    report = json.loads(Path("runs/make/report.json").read_text())
+    found = report["method"]["found"]
+    assert 0 < found["passes"] <= costs["passes"]
+    assert found["figure_recovered"] == report["cut"]["validation_accuracy"]
+    assert report["cut"]["macs"] <= 0.6 * report["dense"]["macs"]
+
+
+def test_functionality_in_the_command_keeps_its_pictures_in_the_runs_folder(capsys) -> None:
+    options = ["--method", "functionality", "--budget", "macs=60%", "--train", "1", "--finetune", "0"]
+    settings = ["--set", "ascent-steps=2", "--set", "images=64", "--method-epochs", "1"]
+    assert main(["prune", "net.py:make", *options, *settings, "--quiet"]) == 0
+    capsys.readouterr()
+    report = json.loads(Path("runs/make/report.json").read_text())
+    names = {path.name for path in Path("runs/make/functionality").iterdir()}
+    assert {"contact_sheet.png", "contact_sheet_after.png", "functions.json", "0.0.png"} <= names
+    assert report["method"]["found"]["drift"].keys() == report["method"]["found"]["layers"].keys()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -222,6 +222,8 @@ class Job:
         settings: dict[str, str | int] = {**request.settings_of_method}
         if any(setting.name == "steps" for setting in described.settings):
             settings.setdefault("steps", max(1, loop.steps * loop.settings.epochs))
+        if any(setting.name == "folder" for setting in described.settings):
+            settings.setdefault("folder", str(request.folder / described.name))
         given = {
             "budget": request.budgets or None,
             "optimizers": [loop.optimizer],

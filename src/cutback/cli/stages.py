@@ -143,8 +143,10 @@ class Stages:
             job.reporter.line(f"note: method {name!r} was not finished after {epochs} epochs")
         plan = None if method is None else method.plan()
         about = {"name": name, "settings": request.settings_of_method, "finished": finished}
-        told = {} if method is None else method.records()
-        about["records"] = {key: value for key, value in told.items() if isinstance(value, int | float)}
+        if method is not None:
+            told = method.records()
+            about["records"] = {key: value for key, value in told.items() if isinstance(value, int | float)}
+            about["found"] = method.findings()
         self._note("method", result, about)
         self._after_cut(plan or self._nothing_cut(), {"proof": None})
 
@@ -273,9 +275,19 @@ class Stages:
                 objective=objective,
                 make_method=make_method,
             )
+            self._forecast(title, loop)
             result = loop.run()
         state.last = loop.last
         return result, loop
+
+    def _forecast(self, title: str, loop: Loop) -> None:
+        """Tell what the method costs beside its training, before it begins."""
+        method = loop.method
+        costs = {} if method is None or method.finished else method.forecast()
+        if costs:
+            figures = ", ".join(f"{value:,} {name}" for name, value in costs.items())
+            self._job.reporter.line(f"{title}: at most {figures}")
+            self._log("forecast", **costs)
 
     def _checkpoint_within(self, loop: Loop) -> None:
         self._state.training = loop.state()

@@ -134,11 +134,22 @@ class Method(ABC):
         """Return the plan that leads from the dense network to the model as it is now, ``None`` while it is whole."""
         return self._plan
 
+    def forecast(self) -> dict[str, object]:
+        """Return what the method costs beside the loop's own steps, before it begins: numbers by name, for a log.
+
+        Empty where that is next to nothing.
+        """
+        return {}
+
     def records(self) -> dict[str, object]:
         """Return what a log of the run should keep of this moment, for JSON: numbers, and histograms, by name.
 
         A histogram is ``{"edges": [...], "counts": [...]}`` with one edge more than counts.
         """
+        return {}
+
+    def findings(self) -> dict[str, Any]:
+        """Return what the method has found out, for the report of a run: a nest of dicts, lists, numbers and text."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from cutback.errors import UserMistake
-from cutback.graph.clone import modules_by_path, random_state_kept, state_tensors
+from cutback.graph.clone import modules_by_path, random_state_kept
+from cutback.surgery.following import follow_
 
 
 def initialise(model: nn.Module) -> None:
@@ -69,11 +70,7 @@ def start_anew(
         (reset or _reset)(model)
     for optimizer in optimizers:
         optimizer.state.clear()
-    fresh = state_tensors(model)
-    for copied in copies:
-        inner = getattr(copied, "module", copied)
-        for name, tensor in state_tensors(inner).items():
-            tensor.data.copy_(fresh[name])
+    follow_(copies, model)
 
 
 def _reset(model: nn.Module) -> None:
