@@ -38,7 +38,7 @@ class Complexity:
         """
         if self._macs is None:
             return mask.mean()
-        widths = torch.stack([part.sum() for part in mask.double().cpu().split(self.sizes)])
+        widths = torch.stack([part.sum() for part in mask.cpu().double().split(self.sizes)])
         widths = self._whole.index_copy(0, self._groups, widths)
         return (self._macs.smooth_macs(widths) / self._dense).to(mask)
 

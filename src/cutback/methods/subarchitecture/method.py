@@ -25,7 +25,7 @@ from cutback.planning.cost import CostModel
 from cutback.planning.plan import Plan
 from cutback.planning.quantity import Quantity
 from cutback.scores.data import device_of, over_ranks
-from cutback.surgery.initialise import check_resettable, start_anew
+from cutback.surgery.initialise import start_anew
 
 Weights = Literal["trained", "random", "reused"]
 Cost = Literal["macs", "units"]
@@ -197,13 +197,12 @@ class Subarchitecture(Method):
                 f"no channels of {type(self.graph.model).__name__} can be masked and go; see cutback check for what "
                 "keeps them, and ignore=..."
             )
-        self._extracted()  # raises where the budget cannot be met
+        if self.budgets:
+            self._extracted()  # raises where they cannot be met
         cost = CostModel(self.graph)
         measured = [(budget, budget.measured(self.graph, cost)) for budget in self.budgets]
         self._bounds = [(quantity, budget.limit(quantity.dense)) for budget, quantity in measured]
         if not self._begun:
-            if self.weights != "reused" and self._reset is None:
-                check_resettable(self.graph.model)
             self._draw_weights()
             self._begun = True
         self._gates = Gates(self.graph, self.site, groups=self._names, reading=False).__enter__()
@@ -264,9 +263,9 @@ class Subarchitecture(Method):
 
     def records(self) -> dict[str, object]:
         """Return the strength, how many units are above zero, their share of the cost, and how many are undecided."""
-        mask, kept = self._relaxation.mask, self._relaxation.kept
         if self._finished:
             return {}
+        mask, kept = self._relaxation.mask, self._relaxation.kept
         return {
             "strength": self.strength,
             "units": int(kept.sum()),
