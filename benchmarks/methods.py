@@ -71,6 +71,8 @@ ENTRIES = {
         f"group-fisher, {setting.replace('=', ' ')}": Entry(0.5, (*FISHER, setting), method="group-fisher")
         for setting in ("normalise=macs", "normalise=none", "importance=gradient", "internal_only=true")
     },
+    "gradient-pruning": Entry(1.0, budget=False),
+    "subarchitecture": Entry(0.5),
 }
 
 

@@ -136,9 +136,9 @@ def on_gratings(seeds: int) -> tuple[list[str], list[Check]]:
             data = stripes(seed)
             picture = data.pictures[:1]
             whole = gratings_network()
-            dense, full = measure.macs(whole, picture), retrained(whole, data, seed, 6)
+            dense, full = measure.macs(whole, picture), retrained(whole, data, seed, 12)
             small = searched(gratings_network(), data, f"macs={share}%", seed, epochs=20, floor=0.125)
-            left, own = measure.macs(small, picture) / dense, retrained(small, data, seed, 6)
+            left, own = measure.macs(small, picture) / dense, retrained(small, data, seed, 12)
             lines.append(f"| {share} % | {left:.3f} | {widths(small)} | {own:.1f} | {full:.1f} |")
             sys.stderr.write(f"{lines[-1]}\n")
             near = share / 100 - 0.06 <= left <= share / 100 and min(widths(small)) >= 2

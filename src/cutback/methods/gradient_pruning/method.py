@@ -29,10 +29,10 @@ Gradients = tuple[Tensor | None, ...]
 
 @methods.register("gradient-pruning")
 class GradientPruning(Method):
-    """Small activation gradients become zero or a threshold by chance, so that backward products get sparse.
+    """Small activation gradients become zero or a threshold by chance; nothing is cut.
 
-    X. Ye et al., "Accelerating CNN Training by Pruning Activation Gradients", ECCV 2020. It makes training cheaper
-    where zeros are skipped, and the network not smaller: nothing is cut. Gradients stay the same on average.
+    X. Ye et al., "Accelerating CNN Training by Pruning Activation Gradients", ECCV 2020. It makes backward
+    products sparse, and training cheaper where zeros are skipped. Gradients stay the same on average.
 
     It stands beside any other method: both are attached, and both are called. Gradients of passes in train mode are
     pruned, and no others.

@@ -34,7 +34,7 @@ Site = Literal["consumer", "feature", "map"]
 
 @methods.register("subarchitecture")
 class Subarchitecture(Method):
-    """An architecture is learned while weights are drawn anew again and again, and then extracted.
+    """An architecture is learned while weights are drawn anew, and is then extracted.
 
     N. Colombo, Y. Gao, "Differentiable Architecture Pruning for Transfer Learning", 2021. Each unit has a number, and
     its channels are multiplied by a sigmoid of it that is nearly zero or one. Numbers and weights learn from the same
@@ -97,7 +97,7 @@ class Subarchitecture(Method):
         title="Differentiable Architecture Pruning for Transfer Learning",
         authors="Colombo and Gao",
         year=2021,
-        where="ICML 2021 workshop on subset selection, arXiv:2107.03375",
+        where="ICML 2021 workshop, arXiv:2107.03375",
         budget="hits",
     )
 
