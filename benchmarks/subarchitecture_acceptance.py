@@ -4,7 +4,7 @@ Run ``python -m benchmarks.subarchitecture_acceptance``; some minutes on one thr
 
 - *Planted inputs* (``planted_inputs``): six of 32 inputs matter. Does the search find them, do controls keep all, and
   what is the choice worth on another task with 60 samples?
-- *Gratings*: three convolutions of 12 channels (strides 1, 2, 1, with batch norm), four directions, amplitude 0.4, in
+- *Gratings*: three convolutions of 12 channels (strides 1, 2, 1, with batch norm), four directions, amplitude 0.5, in
   unit noise; the search for half and for a quarter of the MACs, and the architecture trained from scratch.
 - *Another task*: the network of ``digits_protocol``. The architecture (a quarter of the MACs) is learned on the digits
   0 to 4, then trained from scratch on 5, 10, 20 and 50 pictures of each digit from 5 to 9. Beside it the whole network,
@@ -95,7 +95,7 @@ def gratings_network() -> nn.Sequential:
 def stripes(seed: int) -> Digits:
     """Return 2,000 gratings of four directions to learn and 1,000 others."""
     learnt, other = (
-        gratings(count, seed=2 * seed + offset, channels=3, angles=4, frequencies=(1.2,), amplitude=0.4, noise=1.0)
+        gratings(count, seed=2 * seed + offset, channels=3, angles=4, frequencies=(1.2,), amplitude=0.5, noise=1.0)
         for offset, count in enumerate((2000, 1000))
     )
     torch.manual_seed(seed)
