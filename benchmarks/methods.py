@@ -73,8 +73,13 @@ ENTRIES = {
         f"group-fisher, {setting.replace('=', ' ')}": Entry(0.5, (*FISHER, setting), method="group-fisher")
         for setting in ("normalise=macs", "normalise=none", "importance=gradient", "internal_only=true")
     },
+<<<<<<< HEAD
     "aofp": Entry(0.5, ("half=20", "warm_up=0", "threshold=0.3")),
     "oracle": Entry(),
+=======
+    "gradient-pruning": Entry(1.0, budget=False),
+    "subarchitecture": Entry(0.5),
+>>>>>>> gradient
 }
 
 

@@ -27,12 +27,12 @@ _ACTIVATIONS = {
 
 def normalised(node: fx.Node, outputs: Collection[fx.Node]) -> fx.Node | None:
     """Return the normalisation that alone receives a tensor, ``None`` where it goes elsewhere (too)."""
-    return _only_user(node, _NORMS, outputs)
+    return only_user(node, _NORMS, outputs)
 
 
 def activation_after(node: fx.Node, outputs: Collection[fx.Node]) -> fx.Node | None:
     """Return the activation that alone receives a tensor, ``None`` where it goes elsewhere (too)."""
-    return _only_user(node, _ACTIVATIONS, outputs)
+    return only_user(node, _ACTIVATIONS, outputs)
 
 
 def last_of_block(node: fx.Node, sums: Collection[fx.Node], outputs: Collection[fx.Node]) -> fx.Node | None:
@@ -52,7 +52,7 @@ def last_of_block(node: fx.Node, sums: Collection[fx.Node], outputs: Collection[
     return activation_after(node, outputs) or node
 
 
-def _only_user(node: fx.Node, wanted: Collection[str], outputs: Collection[fx.Node]) -> fx.Node | None:
+def only_user(node: fx.Node, wanted: Collection[str], outputs: Collection[fx.Node]) -> fx.Node | None:
     """Return the one call that uses a tensor if it is a wanted one, seen through movements of the whole tensor."""
     while True:
         following = _users(node, outputs)

@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from torch import Size
+from torch import Size, Tensor
 
 from cutback.graph.clone import parameters_by_name
 from cutback.graph.graph import Graph, Slot, UnitMap
@@ -72,6 +73,18 @@ class CostModel:
             return int(sizes.sum())
         products = self._products[:-1] @ kept + self._products[-1]
         return round(float((sizes * self._positions).sum() + products))
+
+    def smooth_macs(self, widths: Tensor) -> Tensor:
+        """Return the MACs (batch 1) of widths that need not be whole, a scalar that can be differentiated.
+
+        Args:
+            widths: how many units of each group stay, ``(groups,)``, in double precision on the CPU.
+        """
+        sliced = torch.from_numpy(self._matrix.toarray()).to(widths) @ widths + torch.from_numpy(self._offsets)
+        own = torch.cat([sliced / torch.from_numpy(self._divisors), widths.new_ones(1)])
+        sizes = torch.from_numpy(self._static) * own[torch.from_numpy(self._factors)].prod(1)
+        products = torch.from_numpy(self._products)
+        return sizes @ torch.from_numpy(self._positions) + widths @ products[:-1] + products[-1]
 
     def macs_by_weight(self, kept: NDArray[np.int64]) -> dict[str, float]:
         """Return the MACs (batch 1) spent in each parameter, given how many units of each group stay."""
