@@ -23,7 +23,7 @@ import tarfile
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,19 +67,17 @@ ENTRIES = {
     "slimming": Entry(0.5, ("sparsity=0.001",)),
     "taylor": Entry(0.5, ("minibatches=5", "units=20")),
     "group-fisher": Entry(0.5, FISHER),
-    "snpfi": Entry(),
-    "functionality": Entry(settings=("steps=0",)),
     **{
         f"group-fisher, {setting.replace('=', ' ')}": Entry(0.5, (*FISHER, setting), method="group-fisher")
         for setting in ("normalise=macs", "normalise=none", "importance=gradient", "internal_only=true")
     },
-<<<<<<< HEAD
     "aofp": Entry(0.5, ("half=20", "warm_up=0", "threshold=0.3")),
     "oracle": Entry(),
-=======
-    "gradient-pruning": Entry(1.0, budget=False),
+    "resrep": Entry(1.0, ("strength=0.05", "interval=5", "added=8")),
+    "snpfi": Entry(),
+    "functionality": Entry(settings=("steps=0",)),
     "subarchitecture": Entry(0.5),
->>>>>>> gradient
+    "gradient-pruning": Entry(1.0, budget=False),
 }
 
 
@@ -186,25 +184,26 @@ def run(row: Row) -> dict[str, Any]:
     """Carry a row out and return what the page says of it."""
     weights = trained_cifar() if row.data == "cifar" else dense(row.data, row.seed)
     arguments = row.arguments(weights)
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()) as told:
+    asked = {**asdict(row), "command": shlex.join(["cutback", *arguments]), "machine": machine()}
+    told, refusal = io.StringIO(), io.StringIO()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.redirect_stdout(told),
+        contextlib.redirect_stderr(refusal),
+    ):
         code = command_line([*arguments, "--quiet", "--json", "--out", str(Path(folder) / "run")])
     if code:
-        raise SystemExit(f"cutback {shlex.join(arguments)} ended with {code}")
+        return {**asked, "refused": refusal.getvalue().strip().splitlines()[-1]}
     report = json.loads(told.getvalue())
     stages = {name: report[name] for name in ("dense", "cut", "final")}
     return {
-        "data": row.data,
-        "method": row.method,
-        "share": row.share,
-        "seed": row.seed,
-        "command": shlex.join(["cutback", *arguments]),
+        **asked,
         "accuracy": {name: stage["accuracy"] for name, stage in stages.items()},
         "validation": {name: stage["validation_accuracy"] for name, stage in stages.items()},
         "macs": stages["final"]["macs"] / stages["dense"]["macs"],
         "params": stages["final"]["params"] / stages["dense"]["params"],
         "latency": [stages[name]["latency_ms"] for name in ("dense", "final")],
         "seconds": report["seconds"],
-        "machine": machine(),
     }
 
 
@@ -254,17 +253,20 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
     ]
     for key, protocol in PROTOCOLS.items():
         groups: dict[tuple[str, int | None], list[dict[str, Any]]] = defaultdict(list)
-        for row in rows:
-            if row["data"] == key:
+        own = [row for row in rows if row["data"] == key]
+        for row in own:
+            if "refused" not in row:
                 groups[row["method"], row["share"]].append(row)
-        if not groups:
+        if not own:
             continue
         lines += ["", f"## {protocol.title}", ""]
         lines += ["| fewer MACs | method | seeds | dense | cut | final | MACs left | latency, ms | seconds |"]
         lines += ["|---|---|---|---:|---:|---:|---:|---:|---:|"]
         for method, share in sorted(groups, key=lambda pair: (pair[1] or 0, pair[0])):
             lines.append(_line(method, share, groups[method, share]))
-        lines += ["", "```text", *(row["command"] for row in rows if row["data"] == key), "```"]
+        lines += [""] if any("refused" in row for row in own) else []
+        lines += [f"- {row['method']} refuses: {row['refused']}" for row in own if "refused" in row]
+        lines += ["", "```text", *(row["command"] for row in own), "```"]
     machines = sorted({row["machine"] for row in rows})
     return "\n".join([*lines, "", f"Machine: {'; '.join(machines)}.", ""])
 
@@ -307,7 +309,8 @@ def main() -> int:
             done.append(run(row))
             store.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
             shown.write_text(page(done), encoding="utf-8")
-            sys.stdout.write(_line(row.method, row.share, done[-1:]) + "\n")
+            found = done[-1].get("refused") or _line(row.method, row.share, done[-1:])
+            sys.stdout.write(f"{row.method}: {found}\n")
             sys.stdout.flush()
     return 0
 

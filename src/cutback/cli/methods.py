@@ -11,7 +11,7 @@ from cutback.cli import console, options
 from cutback.methods import Description, describe
 from cutback.methods import methods as registry
 
-WIDTH = 200
+WIDTH = 300
 """One line a method where that is no terminal."""
 BUDGETS = {
     "hits": "met within 1 %",
