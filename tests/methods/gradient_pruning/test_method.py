@@ -23,7 +23,7 @@ from tests.methods.gradient_pruning.networks import Branched, Shared, blocks, no
 from tests.methods.gradient_pruning.passes import CLASSES, IMAGES, gradients, method_for, one_pass, zeros
 
 
-def bias(model, kind=GradientPruning, draws=120):
+def bias(model, kind=GradientPruning, draws=100):
     """How far the mean of many passes over one batch is from the plain gradient, and what chance alone explains."""
     one_pass(model)
     plain = gradients(model).double()

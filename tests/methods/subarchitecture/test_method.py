@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 import cutback
 from cutback import measure
 from cutback.errors import ArchitectureMismatch, BudgetUnreachable, InvalidBudget, NothingToPrune, UserMistake
+from cutback.gates import Gates
 from cutback.graph.clone import state_tensors
 from cutback.methods import Subarchitecture
 from cutback.methods.subarchitecture import method as module
@@ -281,6 +282,29 @@ def test_models_that_it_can_do_nothing_with_are_refused_and_left_alone():
         given = weights(model)
         with pytest.raises(kind, match=message):
             made(model, **settings).__enter__()
+        assert torch.equal(weights(model), given)
+
+
+def test_inside_the_gates_of_another_method_it_is_refused_and_the_weights_stay():
+    method = made()
+    given = weights(method.graph.model)
+    with Gates(method.graph, "consumer"), pytest.raises(UserMistake, match="inside other gates already"):
+        method.__enter__()
+    assert torch.equal(weights(method.graph.model), given)
+
+
+def test_loaded_after_its_cut_it_is_finished_and_has_no_numbers_to_show():
+    method = made(steps=1, cycles=1)
+    with method:
+        step(method)
+    model = method.graph.model
+    again = Subarchitecture(cutback.trace(model, IMAGES[:2]), steps=1, cycles=1, budget="macs=50%")
+    again.load_state_dict(method.state_dict())
+    assert again.finished
+    assert again.theta == {}
+    assert list(method.theta) == ["0", "3"]
+    given = weights(model)
+    with again:
         assert torch.equal(weights(model), given)
 
 

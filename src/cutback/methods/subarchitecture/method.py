@@ -179,7 +179,9 @@ class Subarchitecture(Method):
 
     @property
     def theta(self) -> dict[str, Tensor]:
-        """The numbers of each group's units, ``(units,)``, by the group's name."""
+        """The numbers of each group's units, ``(units,)``, by the group's name; empty if loaded after the cut."""
+        if sum(self._complexity.sizes) != len(self._relaxation.theta):
+            return {}
         return dict(zip(self._names, self._by_group(self._relaxation.theta).values(), strict=True))
 
     def attach(self) -> None:
@@ -202,10 +204,10 @@ class Subarchitecture(Method):
         cost = CostModel(self.graph)
         measured = [(budget, budget.measured(self.graph, cost)) for budget in self.budgets]
         self._bounds = [(quantity, budget.limit(quantity.dense)) for budget, quantity in measured]
+        self._gates = Gates(self.graph, self.site, groups=self._names, reading=False).__enter__()
         if not self._begun:
             self._draw_weights()
             self._begun = True
-        self._gates = Gates(self.graph, self.site, groups=self._names, reading=False).__enter__()
         self._put_masks()
 
     def detach(self) -> None:
