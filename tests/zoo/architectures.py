@@ -29,11 +29,6 @@ def _classifier(name: str, **options) -> Callable[[], nn.Module]:
     return lambda: getattr(torchvision.models, name)(weights=None, **options)
 
 
-def _deeplab() -> nn.Module:
-    models = torchvision.models.segmentation
-    return models.deeplabv3_resnet50(weights=None, weights_backbone=None, aux_loss=True, num_classes=5)
-
-
 def _vit() -> nn.Module:
     """Return a vision transformer of the shape of ViT-B/16 with fewer layers, for small pictures."""
     return torchvision.models.VisionTransformer(32, 16, num_layers=3, num_heads=12, hidden_dim=768, mlp_dim=3072)
@@ -47,12 +42,7 @@ ARCHITECTURES = {
     "mobilenet_v3_large": Architecture(_classifier("mobilenet_v3_large")),
     "googlenet-aux": Architecture(_classifier("googlenet", aux_logits=True, init_weights=False), shares=(50,)),
     "densenet121": Architecture(_classifier("densenet121"), shares=(50,)),
-    "efficientnet_b0": Architecture(_classifier("efficientnet_b0"), shares=(50,)),
-    "inception_v3-aux": Architecture(
-        _classifier("inception_v3", aux_logits=True, init_weights=False), 299, shares=(50,)
-    ),
     "squeezenet1_1": Architecture(_classifier("squeezenet1_1")),
-    "deeplabv3_resnet50": Architecture(_deeplab, shares=(50,)),
     "resnext50_32x4d": Architecture(_classifier("resnext50_32x4d")),
     "regnet_y_400mf": Architecture(_classifier("regnet_y_400mf")),
     "shufflenet_v2_x1_0": Architecture(_classifier("shufflenet_v2_x1_0")),

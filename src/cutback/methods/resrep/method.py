@@ -63,8 +63,8 @@ class ResRep(Method):
 
     Example:
         >>> import torch, cutback
-        >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU())
-        >>> net.append(torch.nn.Conv2d(8, 2, 3))
+        >>> layers = [torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.Conv2d(8, 2, 3)]
+        >>> net = torch.nn.Sequential(*layers)
         >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
         >>> graph = cutback.trace(net, torch.zeros(2, 3, 8, 8))
         >>> method = ResRep(graph, steps=60, budget="macs=50%", optimizers=optimizer, strength=8.0, interval=1)
