@@ -15,7 +15,7 @@ def cost(widths):
 
 
 def walked(norms, live, target, least, added):
-    """The walk as the sheet words it."""
+    """The walk in words, worked off one by one."""
     everything = sorted((norms[n][row], n, row) for n in range(len(norms)) for row in range(len(norms[n])))
     now = [int(own.sum()) for own in live]
     limit = sum(SIZES) - sum(now) + added if cost(now) > target else 10**9

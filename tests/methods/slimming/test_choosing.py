@@ -29,7 +29,7 @@ def slimmed(model, budget="channels=50%", **settings):
 
 
 def by_hand(scales: dict[str, list[float]], share: float, rule: str) -> dict[str, list[int]]:
-    """The sheet's steps: sort all, take the one at ``floor(T p)``, keep what is above; or remove just so many."""
+    """The published steps: sort all, take the one at ``floor(T p)``, keep what is above; or remove just so many."""
     every = sorted((abs(scale), layer, channel) for layer, own in scales.items() for channel, scale in enumerate(own))
     place = math.floor(len(every) * (1 - share) + 1e-9)
     threshold = every[place][0]
