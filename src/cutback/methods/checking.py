@@ -1,9 +1,32 @@
-"""Refusing settings that cannot be meant."""
+"""Reading settings that methods share, and refusing those that cannot be meant."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import get_args
 
-from cutback.errors import UserMistake
+from cutback.errors import InvalidBudget, UserMistake
+from cutback.planning.budget import CHANNELS, Budget
+
+
+def patterns_in(text: str) -> tuple[str, ...]:
+    """Return the patterns of a text, which commas separate."""
+    return tuple(pattern.strip() for pattern in text.split(",") if pattern.strip())
+
+
+def check_finds_widths(method: str, budgets: Iterable[Budget]) -> None:
+    """Refuse a budget on the channels of each layer, for a method that finds how many go where.
+
+    Args:
+        method: name of the method.
+        budgets: what is asked for.
+
+    Raises:
+        InvalidBudget: one is on channels; says what to ask for.
+    """
+    if any(given.quantity == CHANNELS for given in budgets):
+        raise InvalidBudget(
+            f"{method} itself finds how many channels of each layer stay; bound a figure of the network, for example "
+            "macs=50%"
+        )
 
 
 def check_whole(method: str, numbers: Mapping[str, tuple[object, int]]) -> None:
@@ -33,7 +56,7 @@ def check_known(method: str, choices: Mapping[str, tuple[object, object]]) -> No
     """
     for name, (given, known) in choices.items():
         if given not in get_args(known):
-            raise UserMistake(f"{name}={given!r} of {method} is none; write one of {', '.join(get_args(known))}")
+            raise UserMistake(f"{method}: {name}={given!r} is none of {', '.join(get_args(known))}; write one of them")
 
 
 def check_loader(method: str, loader: object) -> None:

@@ -9,11 +9,6 @@ from cutback.graph.graph import Graph
 from cutback.planning.by_hand import settled_by_hand
 
 
-def patterns_in(text: str) -> tuple[str, ...]:
-    """Return the patterns of a text, which commas separate."""
-    return tuple(pattern.strip() for pattern in text.split(",") if pattern.strip())
-
-
 def eligible(graph: Graph, method: str, *, ignore: Sequence[str], streams: bool, stay: Mapping[str, str]) -> list[str]:
     """Return the names of the groups that may lose units.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from cutback.errors import ArchitectureMismatch, CutbackError, InvalidBudget, InvalidScore, UserMistake
+from cutback.errors import ArchitectureMismatch, CutbackError, InvalidScore, UserMistake
 from cutback.gates import Gates
 from cutback.graph.graph import Graph
 from cutback.methods.about import About, methods
@@ -16,8 +16,9 @@ from cutback.methods.aofp.damage import Damages
 from cutback.methods.aofp.layers import nothing_to_search, searchable, starts
 from cutback.methods.aofp.search import Search
 from cutback.methods.aofp.widths import Widths
+from cutback.methods.checking import check_finds_widths, check_whole, patterns_in
 from cutback.methods.method import Method
-from cutback.planning.budget import CHANNELS, Budget
+from cutback.planning.budget import Budget
 from cutback.scores.data import device_of
 
 
@@ -98,22 +99,17 @@ class AOFP(Method):
         seed: int = 0,
     ) -> None:
         super().__init__(graph, budget=budget, optimizers=optimizers, copies=copies)
-        if any(given.quantity == CHANNELS for given in self.budgets):
-            raise InvalidBudget(
-                "aofp itself finds how many filters of each layer stay; bound a figure of the network, for example "
-                "macs=50%, or give none"
-            )
+        check_finds_widths("aofp", self.budgets)
         if not self.budgets and steps is None:
             raise UserMistake(
                 "nothing says when aofp is to end; give a budget, for example macs=50%, or steps, after which the "
                 "widths are what was found"
             )
-        _whole_number("half", half, 1)
-        _whole_number("warm_up", warm_up, 0)
+        check_whole("aofp", {"half": (half, 1), "warm_up": (warm_up, 0)})
         if not (isinstance(threshold, int | float) and 0 < threshold < math.inf):
             raise UserMistake(f"threshold={threshold!r} of aofp is a share of a squared norm: write a number above 0")
         if steps is not None:
-            _whole_number("steps", steps, 1)
+            check_whole("aofp", {"steps": (steps, 1)})
             if steps < warm_up + half:
                 raise UserMistake(
                     f"{steps} steps of training end before aofp decides anything, after warm_up={warm_up} and "
@@ -121,7 +117,7 @@ class AOFP(Method):
                 )
         self.threshold, self.half, self.warm_up = threshold, half, warm_up
         self.steps, self.seed = steps, seed
-        self.ignore = tuple(pattern.strip() for pattern in ignore.split(",") if pattern.strip())
+        self.ignore = patterns_in(ignore)
         self.history: list[dict[str, Any]] = []
         self.scoring_macs = 0
         self._generator = torch.Generator().manual_seed(seed)
@@ -313,9 +309,3 @@ def _finite(damage: float | None, layer: str) -> float | None:
             "has diverged; lower the learning rate"
         )
     return damage
-
-
-def _whole_number(name: str, number: object, least: int) -> None:
-    """Refuse what is no whole number, or one that is too small."""
-    if isinstance(number, bool) or not isinstance(number, int) or number < least:
-        raise UserMistake(f"{name}={number!r} of aofp must be a whole number from {least}")

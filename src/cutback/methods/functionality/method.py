@@ -19,8 +19,8 @@ from cutback.graph.inputs import Inputs
 from cutback.io.folder import write_folder
 from cutback.methods.about import About, methods
 from cutback.methods.activations import looked_at
-from cutback.methods.checking import check_known, check_loader, check_whole
-from cutback.methods.eligible import eligible, kept_whole, patterns_in
+from cutback.methods.checking import check_known, check_loader, check_whole, patterns_in
+from cutback.methods.eligible import eligible, kept_whole
 from cutback.methods.functionality.ascent import Ascent
 from cutback.methods.functionality.clustering import Clustering
 from cutback.methods.functionality.drift import Drift

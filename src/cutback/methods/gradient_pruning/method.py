@@ -1,7 +1,7 @@
 """The method: hooks on the autograd graph of each pass, which prune gradients on their way back."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, distributed, nn
@@ -14,6 +14,7 @@ from cutback.graph.clone import parameters_by_name
 from cutback.graph.graph import Graph
 from cutback.graph.unwrap import is_compiled
 from cutback.methods.about import About, methods
+from cutback.methods.checking import check_known, check_whole
 from cutback.methods.gradient_pruning.autograd import Live, live_sites
 from cutback.methods.gradient_pruning.rule import calibrated, deviations, pruned, spread
 from cutback.methods.gradient_pruning.sites import Site, sites_of
@@ -104,18 +105,11 @@ class GradientPruning(Method):
         seed: int = 0,
     ) -> None:
         super().__init__(graph, optimizers=optimizers, copies=copies)
-        for name, number, least in (("steps", steps, 1), ("depth", depth, 0), ("ramp", ramp, 0)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < least:
-                raise UserMistake(f"{name}={number!r} of gradient-pruning must be a whole number from {least}")
+        check_whole("gradient-pruning", {"steps": (steps, 1), "depth": (depth, 0), "ramp": (ramp, 0)})
         if not 0 < rate < 1:
             raise UserMistake(f"rate={rate!r} of gradient-pruning must lie between 0 and 1; 0.9 prunes as published")
-        for name, given, known in (
-            ("placement", placement, Placement),
-            ("estimate", estimate, Estimate),
-            ("granularity", granularity, Granularity),
-        ):
-            if given not in get_args(known):
-                raise UserMistake(f"{name}={given!r} is none of {', '.join(get_args(known))}; write one of them")
+        choices = {"placement": (placement, Placement), "estimate": (estimate, Estimate)}
+        check_known("gradient-pruning", {**choices, "granularity": (granularity, Granularity)})
         if calibrate and granularity == "channel":
             raise UserMistake("a calibrated threshold is one for each site; leave out calibrate or granularity=channel")
         if any(is_compiled(wrapper) or isinstance(wrapper, DataParallel) for wrapper in graph.wrappers):

@@ -1,7 +1,7 @@
 """The schedule of Group Fisher pruning: accumulate, remove, cut, until the budget is met."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -9,17 +9,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from cutback.errors import ArchitectureMismatch, BudgetUnreachable, InvalidBudget, InvalidScore, UserMistake
+from cutback.errors import ArchitectureMismatch, BudgetUnreachable, InvalidScore, UserMistake
 from cutback.gates import Gates
 from cutback.graph.graph import Graph, Group
 from cutback.methods.about import About, methods
+from cutback.methods.checking import check_finds_widths, check_known, check_whole, patterns_in
 from cutback.methods.group_fisher.importance import Accumulator
 from cutback.methods.group_fisher.units import whole_groups, with_whole_groups
 from cutback.methods.method import Method
 from cutback.methods.removals import Removal, Removals, cheapest, saving_choices
 from cutback.planning.allocation import Task
 from cutback.planning.assemble import plan_for
-from cutback.planning.budget import CHANNELS, Budget
+from cutback.planning.budget import Budget
 from cutback.planning.choices import choices_of
 from cutback.planning.cost import CostModel
 from cutback.planning.limits import Limits
@@ -105,24 +106,13 @@ class GroupFisher(Method):
         super().__init__(graph, budget=budget, optimizers=optimizers, copies=copies)
         if not self.budgets:
             raise UserMistake("group-fisher removes units until a budget is met; give one, for example macs=50%")
-        if any(given.quantity == CHANNELS for given in self.budgets):
-            raise InvalidBudget(
-                "group-fisher itself finds how many channels of each layer stay; bound a figure of the network, for "
-                "example macs=50%"
-            )
-        for name, number in (("interval", interval), ("removed", removed), ("cut_every", cut_every)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise UserMistake(f"{name}={number!r} of group-fisher must be a whole number from 1")
-        for name, given, known in (
-            ("normalise", normalise, get_args(Normaliser)),
-            ("importance", importance, get_args(Importance)),
-        ):
-            if given not in known:
-                raise UserMistake(f"{name}={given!r} of group-fisher is none; write one of {', '.join(known)}")
+        check_finds_widths("group-fisher", self.budgets)
+        check_whole("group-fisher", {"interval": (interval, 1), "removed": (removed, 1), "cut_every": (cut_every, 1)})
+        check_known("group-fisher", {"normalise": (normalise, Normaliser), "importance": (importance, Importance)})
         self.graph = with_whole_groups(self.graph)
         self.interval, self.removed, self.cut_every = interval, removed, cut_every
         self.normalise, self.importance, self.internal_only = normalise, importance, internal_only
-        self.ignore = tuple(pattern.strip() for pattern in ignore.split(",") if pattern.strip())
+        self.ignore = patterns_in(ignore)
         self._limits: dict[str, int] = {}
         self._steps = self._waiting = 0
         self._finished = False

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from cutback.errors import InvalidBudget, UserMistake
+from cutback.errors import InvalidBudget
 from cutback.graph.graph import Graph
 from cutback.methods.about import About, methods
+from cutback.methods.checking import check_whole, patterns_in
 from cutback.methods.method import Method
 from cutback.methods.oracle.greedy import Greedy
 from cutback.methods.oracle.trying import Trials
@@ -97,11 +98,9 @@ class OraclePruning(Method):
                 "oracle meets no budget that has to be measured, and with greedy=True none on the channels of each "
                 "layer: how many go where is what it finds; bound a figure of the network, for example macs=50%"
             )
-        for name, number in (("removed", removed), ("samples", samples)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise UserMistake(f"{name}={number!r} of oracle must be a whole number from 1")
+        check_whole("oracle", {"removed": (removed, 1), "samples": (samples, 1)})
         self.greedy, self.removed, self.absolute, self.samples = greedy, removed, absolute, samples
-        self.ignore = tuple(pattern.strip() for pattern in ignore.split(",") if pattern.strip())
+        self.ignore = patterns_in(ignore)
         self.macs = 0
         self._loader, self._loss = loader, loss
 

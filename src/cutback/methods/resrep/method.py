@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from cutback.errors import InvalidBudget, UserMistake
+from cutback.errors import UserMistake
 from cutback.graph.graph import Graph
 from cutback.methods.about import About, methods
+from cutback.methods.checking import check_finds_widths, check_whole, patterns_in
 from cutback.methods.method import Method
 from cutback.methods.resrep.choosing import how_many, live_rows, next_reset, rows_in_order
 from cutback.methods.resrep.conversion import Conversion, models_of
@@ -19,7 +20,7 @@ from cutback.methods.resrep.costs import Costs
 from cutback.methods.resrep.insertion import Insertion
 from cutback.methods.resrep.targets import targets_of
 from cutback.planning.assemble import plan_for
-from cutback.planning.budget import CHANNELS, Budget
+from cutback.planning.budget import Budget
 from cutback.planning.limits import limits_of
 
 WATCHED = (1e-3, 1e-4, 1e-5)
@@ -109,15 +110,9 @@ class ResRep(Method):
         super().__init__(graph, budget=budget, optimizers=optimizers, copies=copies)
         if not self.budgets:
             raise UserMistake("resrep resets rows until a budget is met; give one, for example macs=50%")
-        if any(given.quantity == CHANNELS for given in self.budgets):
-            raise InvalidBudget(
-                "resrep itself finds how many channels of each layer stay; bound a figure of the network, for example "
-                "macs=50%"
-            )
-        _whole("steps", steps, 1)
-        _whole("before_masks", before_masks or 0, 0)
-        _whole("interval", interval, 1)
-        _whole("added", added, 1)
+        check_finds_widths("resrep", self.budgets)
+        check_whole("resrep", {"steps": (steps, 1), "interval": (interval, 1), "added": (added, 1)})
+        check_whole("resrep", {"before_masks": (before_masks or 0, 0)})
         for name, value in (("strength", strength), ("threshold", threshold), ("1 - momentum", 1 - momentum)):
             if not 0 < value < np.inf:
                 raise UserMistake(f"{name} of resrep is {value!r}; it must be a number above zero")
@@ -125,7 +120,7 @@ class ResRep(Method):
         self.before_masks = steps // 36 if before_masks is None else before_masks
         self.strength, self.momentum, self.threshold, self.coupled = strength, momentum, threshold, coupled
         self.limits = limits_of(1, min_channels, None)
-        self.ignore = tuple(pattern.strip() for pattern in ignore.split(",") if pattern.strip())
+        self.ignore = patterns_in(ignore)
         self._step = 0
         self._finished = False
         self._change = 0.0
@@ -267,9 +262,3 @@ class ResRep(Method):
         self._change = conversion.carry_out(plan, take_out=self.detach, cut=self.cut)
         conversion.forget_(self.optimizers)
         self._insertion, self._finished = None, True
-
-
-def _whole(name: str, number: object, least: int) -> None:
-    """Refuse what is no whole number, or too small a one."""
-    if isinstance(number, bool) or not isinstance(number, int) or number < least:
-        raise UserMistake(f"{name}={number!r} of resrep must be a whole number from {least}")

@@ -15,8 +15,8 @@ from cutback.graph.clone import independent_copy
 from cutback.graph.graph import Graph
 from cutback.methods.about import About, methods
 from cutback.methods.activations import looked_at
-from cutback.methods.checking import check_known, check_loader, check_whole
-from cutback.methods.eligible import eligible, kept_whole, patterns_in
+from cutback.methods.checking import check_known, check_loader, check_whole, patterns_in
+from cutback.methods.eligible import eligible, kept_whole
 from cutback.methods.in_order import ByThreshold, Leaving, ranks, widths_at
 from cutback.methods.method import Method
 from cutback.methods.snpfi.calibration import Calibration, calibration

@@ -2,24 +2,25 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from cutback.errors import ArchitectureMismatch, InvalidBudget, NothingToPrune, UserMistake
+from cutback.errors import ArchitectureMismatch, NothingToPrune, UserMistake
 from cutback.gates import Gates, ungatable_groups
 from cutback.graph.clone import parameters_by_name
 from cutback.graph.graph import Graph
 from cutback.methods.about import About, methods
+from cutback.methods.checking import check_finds_widths, check_known, check_whole, patterns_in
 from cutback.methods.method import Method
 from cutback.methods.subarchitecture.complexity import Complexity
 from cutback.methods.subarchitecture.cycles import Cycles, controlled
 from cutback.methods.subarchitecture.extraction import extracted, hard_widths, least_widths
 from cutback.methods.subarchitecture.relaxation import Relaxation
-from cutback.planning.budget import CHANNELS, Budget
+from cutback.planning.budget import Budget
 from cutback.planning.by_hand import settled_by_hand
 from cutback.planning.cost import CostModel
 from cutback.planning.plan import Plan
@@ -128,14 +129,8 @@ class Subarchitecture(Method):
         seed: int = 0,
     ) -> None:
         super().__init__(graph, budget=budget, optimizers=optimizers, copies=copies)
-        if any(given.quantity == CHANNELS for given in self.budgets):
-            raise InvalidBudget(
-                "subarchitecture itself finds how many channels of each layer stay; bound a figure of the network, for "
-                "example macs=50%"
-            )
-        for name, number, least in (("steps", steps, 1), ("cycles", cycles, 1), ("patience", patience, 0)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < least:
-                raise UserMistake(f"{name}={number!r} of subarchitecture must be a whole number from {least}")
+        check_finds_widths("subarchitecture", self.budgets)
+        check_whole("subarchitecture", {"steps": (steps, 1), "cycles": (cycles, 1), "patience": (patience, 0)})
         if cycles > steps:
             raise UserMistake(f"cycles={cycles} needs at least as many steps, not steps={steps}")
         if not 0 < cold <= warm:
@@ -150,13 +145,11 @@ class Subarchitecture(Method):
         ):
             if not low <= value < high:
                 raise UserMistake(f"{name}={value!r} of subarchitecture must be from {low} and below {high}")
-        for name, given, known in (("cost", cost, Cost), ("weights", weights, Weights), ("site", site, Site)):
-            if given not in get_args(known):
-                raise UserMistake(f"{name}={given!r} is none of {', '.join(get_args(known))}; write one of them")
+        check_known("subarchitecture", {"cost": (cost, Cost), "weights": (weights, Weights), "site": (site, Site)})
         self.floor, self.weights, self.site, self.seed = floor, weights, site, seed
         self.strength, self.control, self.patience = strength, control, patience
         self._reset, self._schedule = reset, Cycles(steps, cycles)
-        ignored = settled_by_hand(graph, [part.strip() for part in ignore.split(",") if part.strip()], None)
+        ignored = settled_by_hand(graph, patterns_in(ignore), None)
         bare = ungatable_groups(graph, site)
         self._groups = [n for n, group in enumerate(graph.groups) if n not in ignored and group.name not in bare]
         self._names = [graph.groups[number].name for number in self._groups]

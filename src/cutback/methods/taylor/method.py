@@ -14,6 +14,7 @@ from cutback.gates import Gates, stream_groups
 from cutback.graph.clone import parameters_by_name
 from cutback.graph.graph import Graph
 from cutback.methods.about import About, methods
+from cutback.methods.checking import patterns_in
 from cutback.methods.method import Method
 from cutback.methods.taylor.importance import Importance
 from cutback.methods.taylor.minibatch import Minibatch
@@ -109,7 +110,7 @@ class Taylor(Method):
                 f"units={units} each"
             )
         self._schedule = Schedule(minibatches, units, removals, momentum, group_size, mu, regularise, cut_every)
-        self._ignore = tuple(pattern.strip() for pattern in ignore.split(",")) if ignore else ()
+        self._ignore = patterns_in(ignore or "")
         self._name, self._reverse, self._divide = score, reverse, authors_division
         self._score = None if score in _IN_TRAINING else self._made(score, loader, loss, seed)
         self._minibatch = Minibatch(each_sample=score == "taylor-example")
