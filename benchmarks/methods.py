@@ -40,6 +40,7 @@ from cutback.train import fit, load_data
 HERE = Path(__file__).parent
 SHARED = HERE.parent.parent / "shared" / "data"
 WORK = HERE.parent / "runs" / "methods"
+STORE, SHOWN = HERE / "methods.json", HERE / "methods.md"
 EACH = {"train": 1000, "test": 1000}
 """Pictures of each class of CIFAR-10 that are used, the first of each."""
 
@@ -288,6 +289,11 @@ def _line(method: str, share: int | None, rows: Sequence[dict[str, Any]]) -> str
     )
 
 
+def stored() -> list[dict[str, Any]]:
+    """Return the rows that there are."""
+    return json.loads(STORE.read_text(encoding="utf-8")) if STORE.is_file() else []
+
+
 def main() -> int:
     """Run what is missing and write the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -298,20 +304,16 @@ def main() -> int:
     parser.add_argument("--seeds", nargs="+", type=int)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    store, shown = HERE / "methods.json", HERE / "methods.md"
-    done = json.loads(store.read_text(encoding="utf-8")) if store.is_file() else []
-    known = {(row["data"], row["method"], row["share"], row["seed"]) for row in done}
     for key in asked.data:
         protocol = PROTOCOLS[key]
         for row in wanted(key, asked.methods, asked.shares or protocol.shares, asked.seeds or protocol.seeds):
-            if (row.data, row.method, row.share, row.seed) in known:
-                continue
-            done.append(run(row))
-            store.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
-            shown.write_text(page(done), encoding="utf-8")
-            found = done[-1].get("refused") or _line(row.method, row.share, done[-1:])
-            sys.stdout.write(f"{row.method}: {found}\n")
-            sys.stdout.flush()
+            if not any(all(known[name] == value for name, value in asdict(row).items()) for known in stored()):
+                added = run(row)
+                done = [*stored(), added]  # read again: another process may have added rows meanwhile
+                STORE.write_text(json.dumps(done, indent=1) + "\n", encoding="utf-8")
+                SHOWN.write_text(page(done), encoding="utf-8")
+                sys.stdout.write(f"{row.method}: {added.get('refused') or _line(row.method, row.share, [added])}\n")
+                sys.stdout.flush()
     return 0
 
 

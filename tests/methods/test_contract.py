@@ -3,19 +3,18 @@
 A method brings ``tests/methods/<name>/case.py`` with ``CASES``: small ``cutback.testing.MethodCase``s by name.
 """
 
-import multiprocessing
 from functools import cache
 from importlib import import_module, util
 
 import pytest
 import torch
-from torch.multiprocessing import start_processes
 
 import cutback
 from cutback.methods import methods
 from cutback.testing import CHECKS, MethodCase, Recorded
 from cutback.testing.residue import same
 from tests.methods.two_ranks import train_all
+from tests.two_ranks import in_two_ranks
 
 NAMES = list(methods)
 
@@ -61,11 +60,7 @@ def test_it_keeps_the_promise(case, promise):
 
 @pytest.mark.slow
 def test_two_ranks_make_the_same_cuts_and_have_the_same_weights(tmp_path):
-    # Both are forked off a process that has imported all there is to import, and computed nothing yet.
-    multiprocessing.set_forkserver_preload(["cutback.testing"])
-    context = start_processes(train_all, (str(tmp_path), ALL), nprocs=2, join=False, start_method="forkserver")
-    while not context.join(timeout=120):
-        pass
+    in_two_ranks(train_all, str(tmp_path), ALL)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
     assert list(first) == list(ALL)
     for case, found in first.items():

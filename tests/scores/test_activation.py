@@ -4,7 +4,7 @@ import gc
 
 import pytest
 import torch
-from torch import Tensor, multiprocessing, nn
+from torch import Tensor, nn
 
 import cutback
 from cutback.errors import InvalidScore, UserMistake
@@ -12,13 +12,14 @@ from cutback.scores import APoZ, MeanL1, about, scores
 from tests.helpers import image, randomised
 from tests.scores.networks import Batches, assert_equal, numbers, outputs, projected, rated, traced
 from tests.scores.two_ranks import rate
+from tests.two_ranks import in_two_ranks
 
 NAMES = [name for name in sorted(scores) if about(name).needs == ("activations",)]
 
 
 def test_two_ranks_find_what_one_process_finds(tmp_path):
     """Also where one of them has no data."""
-    multiprocessing.spawn(rate, (str(tmp_path), [2, 3], NAMES), nprocs=2)
+    in_two_ranks(rate, str(tmp_path), [2, 3], NAMES)
     for found in (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)):
         for name in NAMES:
             alone = {group: numbers(values) for group, values in rated(traced("projected"), name).items()}

@@ -4,7 +4,7 @@ import gc
 
 import pytest
 import torch
-from torch import Tensor, multiprocessing, nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 import cutback
@@ -13,6 +13,7 @@ from cutback.scores import SNIP, GroupFisher, Taylor, about, make_score, scores
 from tests.helpers import image, randomised, snapshot
 from tests.scores.networks import SAMPLES, Batches, assert_equal, numbers, projected, rated, traced
 from tests.scores.two_ranks import rate
+from tests.two_ranks import in_two_ranks
 
 NAMES = [name for name in sorted(scores) if "gradients" in about(name).needs]
 BATCHWISE = [name for name in NAMES if about(name).batchwise]
@@ -112,7 +113,7 @@ def test_two_processes_find_what_one_finds(tmp_path):
     Gradients that are to be squared are averaged first: the first batches of both are one batch, and what one process
     has alone is left out.
     """
-    multiprocessing.spawn(rate, (str(tmp_path), [2, 3], NAMES), nprocs=2)
+    in_two_ranks(rate, str(tmp_path), [2, 3], NAMES)
     first, third = list(Batches(sizes=(2, 2, 2)))[::2]
     merged = [tuple(torch.cat(parts) for parts in zip(first, third, strict=True))]
     for found in (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)):

@@ -13,6 +13,7 @@ import cutback
 from cutback.errors import StaleWrapper, UserMistake
 from tests.helpers import image, leave_group, residual, train_step
 from tests.surgery.two_ranks import train_and_cut
+from tests.two_ranks import in_two_ranks
 
 
 @pytest.fixture
@@ -215,9 +216,7 @@ def test_wrappers_of_other_kinds_are_not_guessed_at(alone):
 
 @pytest.mark.slow
 def test_two_ranks_make_the_same_cut_or_none_and_train_on_alike(tmp_path):
-    context = torch.multiprocessing.spawn(train_and_cut, (str(tmp_path),), nprocs=2, join=False)
-    while not context.join(timeout=120):
-        pass
+    in_two_ranks(train_and_cut, str(tmp_path))
     first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
     assert first["refused"]
     assert second["refused"]

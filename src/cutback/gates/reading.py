@@ -10,8 +10,6 @@ from cutback.errors import Ungatable, UserMistake
 from cutback.gates.places import Place
 from cutback.gates.rows import Rows
 
-_LETTERS = "abcdefghijklmnopqrstuvwxyz"
-
 
 class Reader:
     """Gathers, for each sample and unit, the sum over its places of activation times gradient.
@@ -121,11 +119,11 @@ def _products(place: Place, activation: Tensor, gradient: Tensor, rows: Rows) ->
     if activation.dtype in (torch.float16, torch.bfloat16):
         activation, gradient = activation.float(), gradient.float()
     kept = [d for d, size in enumerate(place.group.shape) if size > 1 and d != rows.dimension]
-    ahead = [] if rows.dimension is None else [rows.dimension]
-    letters = _LETTERS[: activation.dim()]
-    result = "".join(letters[d] for d in ahead + kept)
-    with torch.autocast(activation.device.type, enabled=False):  # which is on where backward is called inside it
-        summed = torch.einsum(f"{letters},{letters}->{result}", activation, gradient)
+    stay = kept if rows.dimension is None else [*kept, rows.dimension]
+    over = [d for d in range(activation.dim()) if d not in stay]
+    products = activation * gradient  # and a sum: several times faster than a contraction of such narrow matrices
+    summed = products.sum(over) if over else products
     if rows.dimension is None:
         return summed.reshape(1, -1)
+    summed = summed.movedim(sorted(stay).index(rows.dimension), 0)
     return rows.gathered(summed.reshape(len(summed), -1))
