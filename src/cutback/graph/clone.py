@@ -154,10 +154,13 @@ def _held_by(modules: Mapping[str, nn.Module], kind: str) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     seen: set[int] = set()
     for path, module in modules.items():
-        for name, tensor in vars(module)[kind].items():
-            if tensor is not None and id(tensor) not in seen:
-                seen.add(id(tensor))
-                found[f"{path}.{name}" if path else name] = tensor
+        held = vars(module)[kind]
+        if held:
+            prefix = f"{path}." if path else ""
+            for name, tensor in held.items():
+                if tensor is not None and id(tensor) not in seen:
+                    seen.add(id(tensor))
+                    found[prefix + name] = tensor
     return found
 
 
@@ -171,9 +174,10 @@ def modules_by_path(model: nn.Module) -> dict[str, nn.Module]:
         if module not in seen:
             seen.add(module)
             found[path] = module
-            prefix = f"{path}." if path else ""
-            inner = [(prefix + name, child) for name, child in module._modules.items() if child is not None]
-            waiting.extend(reversed(inner))
+            inner = module._modules
+            if inner:  # most modules hold none
+                prefix = f"{path}." if path else ""
+                waiting += [(prefix + name, child) for name in reversed(inner) if (child := inner[name]) is not None]
     return found
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, fx
 
 from cutback.graph.capture import Capture, operator_of
 from cutback.graph.graph import Graph
+from cutback.surgery.recurrent_awakening import awaken_
 
 _NORMS = ("aten::batch_norm", "aten::instance_norm")
 _TRANSPOSED = tuple(f"aten::conv_transpose{n}d" for n in (1, 2, 3))
@@ -50,10 +51,10 @@ def well_conditioned(graph: Graph, states: Mapping[str, Tensor], generator: torc
 class Awakening:
     """Keeps a captured graph's channels alive while it runs: each is positive somewhere wherever it leaves a layer.
 
-    Of two channels that a rectifier turns to zero everywhere, one could stand for the other unnoticed. Where a layer's
-    channel is negative throughout, its shift is raised, or its filter negated where it has none, in the states and in
-    the layer's output alike: what the run returns is what the graph computes from the states as they are afterwards. A
-    state is changed only by the call that uses it first.
+    Of two channels that a rectifier turns to zero everywhere, one could stand for the other unnoticed, also inside a
+    recurrent layer. Where a layer's channel is negative throughout, its shift is raised, or its filter negated where it
+    has none, in the states and in the layer's output alike: what the run returns is what the graph computes from the
+    states as they are afterwards. A state is changed only by the call that uses it first.
 
     Args:
         recorded: the captured forward pass.
@@ -70,12 +71,18 @@ class Awakening:
 
     def __call__(self, node: fx.Node, args: Sequence[object], output: object) -> None:
         """Look at the output of a call, given its arguments, and change it and the states it comes from."""
+        if node.target is torch.ops.aten.rnn_relu.input and isinstance(output, list | tuple):
+            written = node.args[2]
+            awaken_(args, free=lambda number: self._is_first_use(node, written[number]))  # type: ignore[index]
+            for old, new in zip(output, torch.ops.aten.rnn_relu.input(*args), strict=True):
+                old.copy_(new)
+            return
         operator = operator_of(node)
         contraction = operator in _CONTRACTIONS
         if not isinstance(output, Tensor) or not (contraction or operator in _NORMS):
             return
         weight, shift = [*args, None, None][1:3]
-        weight_free, shift_free = (self._is_first_use(node, position) for position in (1, 2))
+        weight_free, shift_free = (self._is_first_use(node, written) for written in [*node.args, None, None][1:3])
         spatial = weight.dim() - 2 if contraction and isinstance(weight, Tensor) else output.dim() - 2
         channel = output.dim() - 1 - spatial
         across = [dimension for dimension in range(output.dim()) if dimension != channel]
@@ -93,9 +100,8 @@ class Awakening:
             weight.mul_(sign.view(-1, *[1] * (weight.dim() - 1)))
             output.mul_(sign.view(shape))
 
-    def _is_first_use(self, node: fx.Node, position: int) -> bool:
+    def _is_first_use(self, node: fx.Node, source: object) -> bool:
         """Say whether an argument is a state that may be changed and that no call before this one has used."""
-        source = node.args[position] if position < len(node.args) else None
         return isinstance(source, fx.Node) and self._first_use.get(source) is node
 
 
