@@ -140,14 +140,14 @@ def correlations(model: nn.Module, data: Set) -> Ranks:
     return first, second, third
 
 
-def pruned(model: nn.Module, how: str, seed: int, data: Set) -> tuple[nn.Module, int]:
+def pruned(model: nn.Module, how: str, seed: int, data: Set, interval: int = INTERVAL) -> tuple[nn.Module, int]:
     """Return a copy of a network that was pruned to half its MACs while it trained, and how many steps that took."""
     entry, settings = HOW[how]
     torch.manual_seed(seed)
     model, generator = copy.deepcopy(model).train(), torch.Generator().manual_seed(seed + 100)
     optimizer = torch.optim.SGD(model.parameters(), lr=PRUNING_RATE, momentum=0.9, weight_decay=1e-4)
     graph, steps = cutback.trace(model, data[0][:2]), 0
-    with entry(graph, budget="macs=50%", optimizers=optimizer, interval=INTERVAL, **settings) as method:
+    with entry(graph, budget="macs=50%", optimizers=optimizer, interval=interval, **settings) as method:
         while not method.finished:
             images, labels = batches(data, generator)
             optimizer.zero_grad()

@@ -23,7 +23,7 @@ from cutback.surgery.initialise import initialise
 
 DECAY, START = 1e-4, 0.5
 TITLES = (
-    *("seed", "pull", "< 0.01", "0.01 to 0.05", "largest", "uncut", "50 %", "50 % at random", "70 %"),
+    *("seed", "pull", "< 0.01", "0.01 to 0.05", "largest", "uncut", "50 % cut", "50 % at random", "70 % cut"),
     *("widths at 70 %", "params, MACs, memory at 50 %"),
 )
 EPOCHS, STRENGTHS = 20, (0.0, 0.003, 0.01, 0.03)
@@ -139,10 +139,7 @@ def main() -> None:
     parser.add_argument("--strengths", type=float, nargs="+", default=list(STRENGTHS))
     given = parser.parse_args()
     torch.set_num_threads(1)
-    titles = (
-        "seed | pull | < 0.01 | 0.01 to 0.05 | largest | uncut | 50 % cut | random 50 % | 70 % cut | widths at 70 %"
-    )
-    sys.stdout.write(f"| {titles} |\n|{'---|' * 10}\n")
+    sys.stdout.write(f"| {' | '.join(TITLES)} |\n|{'---|' * len(TITLES)}\n")
     for strength in given.strengths:
         for seed in given.seeds:
             sys.stdout.write(row(sparsely_trained(seed, strength, given.epochs), seed) + "\n")
