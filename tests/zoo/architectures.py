@@ -18,11 +18,13 @@ class Architecture:
         build: makes it.
         size: of its pictures.
         shares: per cent of the channels that stay, a cut each; large networks are swept by ``make zoo``.
+        planted: whether wrong cuts are planted in it too.
     """
 
     build: Callable[[], nn.Module]
     size: int = 64
     shares: tuple[int, ...] = (70, 30, 50)
+    planted: bool = True
 
 
 def _classifier(name: str, **options) -> Callable[[], nn.Module]:
@@ -36,18 +38,20 @@ def _vit() -> nn.Module:
 
 ARCHITECTURES = {
     "resnet18": Architecture(_classifier("resnet18")),
-    "resnet50": Architecture(_classifier("resnet50")),
-    "resnet50-zero": Architecture(_classifier("resnet50", zero_init_residual=True), shares=(50,)),
+    "resnet50": Architecture(_classifier("resnet50"), shares=(50,), planted=False),
+    "resnet50-zero": Architecture(_classifier("resnet50", zero_init_residual=True), shares=(50,), planted=False),
     "mobilenet_v2": Architecture(_classifier("mobilenet_v2")),
     "mobilenet_v3_large": Architecture(_classifier("mobilenet_v3_large")),
-    "googlenet-aux": Architecture(_classifier("googlenet", aux_logits=True, init_weights=False), shares=(50,)),
-    "densenet121": Architecture(_classifier("densenet121"), shares=(50,)),
+    "googlenet-aux": Architecture(
+        _classifier("googlenet", aux_logits=True, init_weights=False), shares=(50,), planted=False
+    ),
+    "densenet121": Architecture(_classifier("densenet121"), shares=(50,), planted=False),
     "squeezenet1_1": Architecture(_classifier("squeezenet1_1")),
-    "resnext50_32x4d": Architecture(_classifier("resnext50_32x4d")),
+    "resnext50_32x4d": Architecture(_classifier("resnext50_32x4d"), planted=False),
     "regnet_y_400mf": Architecture(_classifier("regnet_y_400mf")),
     "shufflenet_v2_x1_0": Architecture(_classifier("shufflenet_v2_x1_0")),
     "vit_b_16": Architecture(_vit, 32),
-    "convnext_tiny": Architecture(_classifier("convnext_tiny"), shares=(50,)),
+    "convnext_tiny": Architecture(_classifier("convnext_tiny"), shares=(50,), planted=False),
 }
 
 
