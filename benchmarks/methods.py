@@ -253,8 +253,8 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
         "fine-tuning, and at the end; of several seeds the mean, with lowest and highest at the end. Latency is",
         "that of one picture on one thread; seconds are those of the whole run, on a machine that did other things",
         "besides. A difference of a point means nothing: a test split holds some hundred digits or 5,000 pictures.",
-        "All have the same number of epochs, those in which a method prunes included: 20 on digits, 3 on CIFAR-10,",
-        "of which `slimming` and `taylor` prune in two and have one left for fine-tuning, where `l1` has three.",
+        "All have the same number of epochs, those in which a method prunes included (`--method-epochs`): of the few",
+        "on CIFAR-10 one that prunes while it trains has fewer left for fine-tuning (`--finetune`).",
     ]
     for key, protocol in PROTOCOLS.items():
         groups: dict[tuple[str, int | None], list[dict[str, Any]]] = defaultdict(list)

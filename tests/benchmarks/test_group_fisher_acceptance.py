@@ -1,4 +1,4 @@
-"""The small-scale experiment on one seed, with the bounds of the whole."""
+"""The small-scale experiment on one seed and in fewer steps, with the bounds of the whole."""
 
 import pytest
 import torch

@@ -11,8 +11,10 @@ def awaken_(arguments: Sequence[Any], *, free: Callable[[int], bool]) -> None:
     """Raise the first bias of units that are dead at the first step, or negate the weights of the input without biases.
 
     Args:
-        arguments: those of ``aten::rnn_relu.input``, whose parameters are changed in place.
-        free: whether the parameter of a number may be changed.
+        arguments: those of ``aten::rnn_relu.input``: sequences ``(T, B, I)`` or ``(B, T, I)``, first states
+            ``(L * D, B, H)`` of L layers and D directions, and for each of these the weights of the input ``(H, I)``
+            and of the recurrence ``(H, H)`` and two biases ``(H,)`` or none; the parameters are changed in place.
+        free: whether the parameter of a number, counted from 0 through all layers, may be changed.
     """
     source, start, parameters, biased, layers, _, _, both, batch_first = arguments
     steps: Tensor = source.transpose(0, 1) if batch_first else source
