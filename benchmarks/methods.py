@@ -1,11 +1,11 @@
 """Published methods side by side: same networks, data, budgets and number of epochs, one ``cutback prune`` a row.
 
-``digits``: ResNet-20 on the handwritten digits of scikit-learn. It is trained once a seed for 20 epochs; from those
-weights each method prunes and fine-tunes in 20 epochs together. ``resnext``, ``regnet`` and so on: the same with the
-networks of ``benchmarks/networks.py``, one budget and one seed. ``cifar``: the ResNet-20 of
-``../shared/data/cifar10_resnet_jpeg``, trained on CIFAR-10 (JPEG), pruned and fine-tuned in 3 epochs of the first
-1,000 training pictures a class; validation and test are the halves of the test pictures. Where a method does not train
-meanwhile, all epochs are fine-tuning. The settings below were chosen on the validation split of seed 100.
+Networks, data and schedules are those of ``benchmarks/protocols.py``. Where a method does not train meanwhile, all
+epochs are fine-tuning. The settings below were chosen on the validation split of seed 100.
+
+Gradient pruning cuts nothing; its rows say what share of the multiply-accumulates (MACs) of the convolutions' backward
+products has no zero gradient entry, and of those of a training step, a third of which is the forward pass. ``plain
+training`` is its control: a rate of one in a million, which leaves the gradients as they are.
 
 Run as a script it adds the rows that are missing to ``methods.json`` and writes ``methods.md`` from all of them:
 ``--data digits --methods l1 taylor --shares 50 --seeds 0``.
@@ -16,33 +16,23 @@ import contextlib
 import io
 import json
 import shlex
-import shutil
 import statistics
 import sys
-import tarfile
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
-from torch import nn
 
-from benchmarks import networks
+from benchmarks.protocols import PROTOCOLS, dense
 from benchmarks.zoo.records import machine
 from cutback.cli.main import main as command_line
-from cutback.models import build
-from cutback.train import fit, load_data
 
 HERE = Path(__file__).parent
-SHARED = HERE.parent.parent / "shared" / "data"
-WORK = HERE.parent / "runs" / "methods"
 STORE, SHOWN = HERE / "methods.json", HERE / "methods.md"
-EACH = {"train": 1000, "test": 1000}
-"""Pictures of each class of CIFAR-10 that are used, the first of each."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +42,7 @@ class Entry:
     Attributes:
         epochs: share of all epochs in which the method prunes.
         settings: its settings that are not the defaults.
-        budget: whether it takes one; else it finds its widths.
+        budget: whether it takes one; else it cuts nothing.
         method: its name, where it is not that of the row: a variant for comparison, run where it is asked for.
     """
 
@@ -79,62 +69,7 @@ ENTRIES = {
     "functionality": Entry(settings=("steps=0",)),
     "subarchitecture": Entry(0.5),
     "gradient-pruning": Entry(1.0, budget=False),
-}
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """Network, data and schedule.
-
-    Attributes:
-        title: of both.
-        model: the network, as for the command line.
-        build: makes it.
-        data: the data, as for the command line.
-        epochs: of pruning and fine-tuning together.
-        options: what else the command line is told.
-        shares: MACs that go, in per cent.
-        seeds: of splits, weights and training.
-    """
-
-    title: str
-    model: str
-    build: Callable[[], nn.Module]
-    data: str = "digits"
-    epochs: int = 20
-    options: tuple[str, ...] = ("--not-seen", "--finetune-lr", "0.02")
-    shares: tuple[int, ...] = (50,)
-    seeds: tuple[int, ...] = (0,)
-
-
-def _small(title: str, function: Callable[[], nn.Module]) -> Protocol:
-    """Return the protocol of a network of ``benchmarks/networks.py``, on digits."""
-    return Protocol(f"{title} on digits", f"benchmarks/networks.py:{function.__name__}", function)
-
-
-PROTOCOLS = {
-    "digits": Protocol(
-        "ResNet-20 on digits",
-        "cutback:resnet20",
-        lambda: build("resnet20", in_channels=1),
-        shares=(30, 50, 70),
-        seeds=(0, 1, 2),
-    ),
-    "cifar": Protocol(
-        "ResNet-20 on CIFAR-10 (JPEG)",
-        "cutback:resnet20",
-        lambda: build("resnet20"),
-        f"imagefolder:{WORK.relative_to(HERE.parent) / 'cifar'}",
-        3,
-        ("--normalise", "imagenet", "--batch-size", "128", "--finetune-lr", "0.01"),
-        shares=(30, 50, 70),
-    ),
-    "resnext": _small("ResNeXt-style network", networks.resnext),
-    "regnet": _small("RegNet-style network", networks.regnet),
-    "mobilenet-v1": _small("MobileNetV1-style network", networks.mobilenet_v1),
-    "mobilenet-v2": _small("MobileNetV2-style network", networks.mobilenet_v2),
-    "bottleneck": _small("Residual network of bottlenecks", networks.bottleneck),
-    "alexnet": _small("AlexNet-style network", networks.alexnet),
+    "plain training": Entry(1.0, ("rate=0.000001",), budget=False, method="gradient-pruning"),
 }
 
 
@@ -145,7 +80,7 @@ class Row:
     Attributes:
         data: key of the protocol.
         method: key of its entry.
-        share: MACs that go, in per cent; ``None`` where the method finds its widths.
+        share: MACs that go, in per cent; ``None`` where the method cuts nothing.
         seed: of splits, weights and training.
     """
 
@@ -183,8 +118,7 @@ def wanted(key: str, methods: Iterable[str], shares: Iterable[int], seeds: Itera
 
 def run(row: Row) -> dict[str, Any]:
     """Carry a row out and return what the page says of it."""
-    weights = trained_cifar() if row.data == "cifar" else dense(row.data, row.seed)
-    arguments = row.arguments(weights)
+    arguments = row.arguments(dense(row.data, row.seed))
     asked = {**asdict(row), "command": shlex.join(["cutback", *arguments]), "machine": machine()}
     told, refusal = io.StringIO(), io.StringIO()
     with (
@@ -203,44 +137,10 @@ def run(row: Row) -> dict[str, Any]:
         "validation": {name: stage["validation_accuracy"] for name, stage in stages.items()},
         "macs": stages["final"]["macs"] / stages["dense"]["macs"],
         "params": stages["final"]["params"] / stages["dense"]["params"],
+        "density": report["method"].get("records", {}).get("density"),
         "latency": [stages[name]["latency_ms"] for name in ("dense", "final")],
         "seconds": report["seconds"],
     }
-
-
-def dense(key: str, seed: int) -> str:
-    """Return where the dense network of a protocol on digits and a seed is, trained if need be."""
-    path = WORK / f"{key}-{seed}.safetensors"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(seed)
-        model = PROTOCOLS[key].build()
-        fit(model, load_data("digits", seed=seed), epochs=20, learning_rate=0.05, seed=seed)
-        save_file(model.state_dict(), path)
-    return str(path.relative_to(HERE.parent))
-
-
-def trained_cifar() -> str:
-    """Unpack the pictures that are used, if need be, and return where the trained weights are."""
-    folder = WORK / "cifar"
-    if not folder.is_dir():
-        partial = WORK / "cifar-partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        counts: dict[str, int] = {}
-        with tarfile.open(SHARED / "cifar10-jpeg.tar.xz") as archive:
-            for member in archive:
-                split, label, name = (*Path(member.name).parts[-3:],) if member.isfile() else ("", "", "")
-                key = f"{split}/{label}"
-                file = archive.extractfile(member) if counts.get(key, 0) < EACH.get(split, 0) else None
-                if file is not None:
-                    counts[key] = counts.get(key, 0) + 1
-                    place = partial / split / label / name
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    place.write_bytes(file.read())
-        partial.rename(folder)
-    weights = WORK / "cifar-0.safetensors"
-    shutil.copyfile(SHARED / "cifar10_resnet_jpeg" / "resnet20.safetensors", weights)
-    return str(weights.relative_to(HERE.parent))
 
 
 def page(rows: Sequence[dict[str, Any]]) -> str:
@@ -284,11 +184,15 @@ def _line(method: str, share: int | None, rows: Sequence[dict[str, Any]]) -> str
 
     final = [100 * row["accuracy"]["final"] for row in rows]
     spread = f" ({min(final):.1f} to {max(final):.1f})" if len(final) > 1 else ""
+    left = f"{100 * statistics.mean(row['macs'] for row in rows):.1f} %"
+    if share is None and all(row.get("density") is not None for row in rows):
+        density = statistics.mean(row["density"] for row in rows)
+        left += f"; backward {100 * density:.0f} %, training {100 * (1 + 2 * density) / 3:.0f} %"
     before, after = (statistics.mean(row["latency"][place] for row in rows) for place in (0, 1))
     return (
-        f"| {'found' if share is None else f'{share} %'} | {method} | {', '.join(str(row['seed']) for row in rows)} "
+        f"| {'none' if share is None else f'{share} %'} | {method} | {', '.join(str(row['seed']) for row in rows)} "
         f"| {mean('dense'):.1f} | {mean('cut'):.1f} | {mean('final'):.1f}{spread} "
-        f"| {100 * statistics.mean(row['macs'] for row in rows):.1f} % | {before:.2f} → {after:.2f} "
+        f"| {left} | {before:.2f} → {after:.2f} "
         f"| {statistics.mean(row['seconds'] for row in rows):.0f} |"
     )
 
@@ -302,15 +206,15 @@ def main() -> int:
     """Run what is missing and write the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", nargs="+", default=list(PROTOCOLS), choices=PROTOCOLS)
-    plain = [name for name, entry in ENTRIES.items() if not entry.method]
-    parser.add_argument("--methods", nargs="+", default=plain, choices=ENTRIES, metavar="NAME")
+    parser.add_argument("--methods", nargs="+", choices=ENTRIES, metavar="NAME")
     parser.add_argument("--shares", nargs="+", type=int, help="else those of each protocol, as with --seeds")
     parser.add_argument("--seeds", nargs="+", type=int)
-    asked = parser.parse_args()
+    asked, plain = parser.parse_args(), [name for name, entry in ENTRIES.items() if not entry.method]
     torch.set_num_threads(1)
     for key in asked.data:
         protocol = PROTOCOLS[key]
-        for row in wanted(key, asked.methods, asked.shares or protocol.shares, asked.seeds or protocol.seeds):
+        methods = asked.methods or protocol.methods or plain
+        for row in wanted(key, methods, asked.shares or protocol.shares, asked.seeds or protocol.seeds):
             if not any(all(known[name] == value for name, value in asdict(row).items()) for known in stored()):
                 added = run(row)
                 done = [*stored(), added]  # read again: another process may have added rows meanwhile

@@ -1,7 +1,10 @@
 """Small networks in the manner of published families, for pictures of the size of handwritten digits.
 
-``cutback prune benchmarks/networks.py:resnext --data digits`` takes one by the name of its function.
+``cutback prune benchmarks/networks.py:resnext --data digits`` takes one by the name of its function. Those whose name
+ends in 28 or 32 are for MNIST and for CIFAR-10: a first layer moves each 2x2 pixels into channels.
 """
+
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
@@ -79,6 +82,12 @@ def inverted(inputs: int, outputs: int, expansion: int, stride: int) -> nn.Modul
     return Residual(path, inputs, outputs, stride, activation=False) if inputs == outputs and stride == 1 else path
 
 
+def basic(inputs: int, outputs: int, stride: int) -> Residual:
+    """Return a basic residual block (He 2016)."""
+    path = nn.Sequential(normed(inputs, outputs, 3, stride=stride), nn.ReLU(), normed(outputs, outputs, 3))
+    return Residual(path, inputs, outputs, stride)
+
+
 def finished(layers: list[nn.Module], channels: int, num_classes: int) -> nn.Sequential:
     """Return a network of layers, the global average and a linear layer."""
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
@@ -133,3 +142,56 @@ def alexnet(num_classes: int = 10, in_channels: int = 1) -> nn.Sequential:
         layers += [nn.MaxPool2d(pool)] if pool else []
     layers += [nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(), nn.Linear(256, 128), nn.ReLU()]
     return nn.Sequential(*layers, nn.Dropout(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, num_classes))
+
+
+def resnet18(num_classes: int = 10, in_channels: int = 1) -> nn.Sequential:
+    """Return a ResNet-18 in its full width (He 2016), its first convolution 3x3."""
+    layers: list[nn.Module] = [normed(in_channels, 64, 3), nn.ReLU(), nn.MaxPool2d(2)]
+    for inputs, outputs, stride in ((64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)):
+        layers += [basic(inputs, outputs, stride), basic(outputs, outputs, 1)]
+    return finished(layers, 512, num_classes)
+
+
+def halved(make: Callable[..., nn.Sequential], in_channels: int) -> nn.Sequential:
+    """Return a network for pictures of twice the size, which has each 2x2 of their pixels as channels."""
+    return nn.Sequential(nn.PixelUnshuffle(2), make(in_channels=4 * in_channels))
+
+
+def alexnet28() -> nn.Sequential:
+    """Return ``alexnet`` for ``(N, 1, 28, 28)``."""
+    return halved(alexnet, 1)
+
+
+def alexnet32() -> nn.Sequential:
+    """Return ``alexnet`` for ``(N, 3, 32, 32)``."""
+    return halved(alexnet, 3)
+
+
+def mobilenet_v1_28() -> nn.Sequential:
+    """Return ``mobilenet_v1`` for ``(N, 1, 28, 28)``."""
+    return halved(mobilenet_v1, 1)
+
+
+def mobilenet_v1_32() -> nn.Sequential:
+    """Return ``mobilenet_v1`` for ``(N, 3, 32, 32)``."""
+    return halved(mobilenet_v1, 3)
+
+
+def bottleneck28() -> nn.Sequential:
+    """Return ``bottleneck`` for ``(N, 1, 28, 28)``."""
+    return halved(bottleneck, 1)
+
+
+def bottleneck32() -> nn.Sequential:
+    """Return ``bottleneck`` for ``(N, 3, 32, 32)``."""
+    return halved(bottleneck, 3)
+
+
+def resnet18_28() -> nn.Sequential:
+    """Return ``resnet18`` for ``(N, 1, 28, 28)``."""
+    return halved(resnet18, 1)
+
+
+def resnet18_32() -> nn.Sequential:
+    """Return ``resnet18`` for ``(N, 3, 32, 32)``."""
+    return halved(resnet18, 3)

@@ -43,8 +43,10 @@ def test_a_line_holds_the_mean_of_its_seeds_and_their_range() -> None:
         }
         for seed, cut, final in ((0, 0.2, 0.8), (1, 0.4, 0.9))
     ]
+    kept = {**found[0], "method": "gradient-pruning", "share": None, "macs": 1.0, "density": 0.25}
     refused = {**found[0], "method": "aofp", "refused": "error: out of reach", "command": "cutback prune --seed 9"}
-    text = page([*found, refused])
+    text = page([*found, kept, refused])
     assert "- aofp refuses: error: out of reach" in text
     assert "| 50 % | l1 | 0, 1 | 90.0 | 30.0 | 85.0 (80.0 to 90.0) | 50.0 % | 2.00 → 1.00 | 10 |" in text
+    assert "| 100.0 %; backward 25 %, training 50 % |" in text
     assert "cutback prune --seed 0\ncutback prune --seed 1" in text
