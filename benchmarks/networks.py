@@ -141,7 +141,12 @@ def alexnet(num_classes: int = 10, in_channels: int = 1) -> nn.Sequential:
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU()]
         layers += [nn.MaxPool2d(pool)] if pool else []
     layers += [nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(), nn.Linear(256, 128), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Dropout(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, num_classes))
+    layers += [nn.Dropout(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, num_classes)]
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d | nn.Linear):  # without norms smaller weights take many epochs to begin to learn
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+    return nn.Sequential(*layers)
 
 
 def resnet18(num_classes: int = 10, in_channels: int = 1) -> nn.Sequential:

@@ -6,7 +6,7 @@ networks of ``benchmarks/networks.py``, one budget and one seed. ``cifar``: the 
 ``../shared/data/cifar10_resnet_jpeg``, trained on CIFAR-10 (JPEG), pruned and fine-tuned in 3 epochs of the first
 1,000 training pictures a class; validation and test are the halves of the test pictures. ``alexnet-mnist``,
 ``resnet18-cifar`` and so on: networks that learn the first 5,000 training pictures of MNIST, or those of CIFAR-10, less
-a fifth for validation, for 6 epochs, and are pruned and fine-tuned in 3 more.
+a fifth for validation, for 6 epochs, AlexNet without its norms for 15, and are pruned and fine-tuned in 3 more.
 """
 
 import shutil
@@ -69,7 +69,7 @@ def _small(title: str, function: Callable[[], nn.Module]) -> Protocol:
     return Protocol(f"{title} on digits", f"benchmarks/networks.py:{function.__name__}", function)
 
 
-def _pictures(title: str, function: Callable[[], nn.Module], methods: tuple[str, ...], rate: float = 0.05) -> Protocol:
+def _pictures(title: str, function: Callable[[], nn.Module], methods: tuple[str, ...]) -> Protocol:
     """Return the protocol of a network of ``benchmarks/networks.py`` on MNIST or CIFAR-10, as its name ends."""
     data, of = ("mnist:", "MNIST") if function.__name__.endswith("28") else ("imagefolder:", "CIFAR-10 (JPEG)")
     return Protocol(
@@ -77,10 +77,10 @@ def _pictures(title: str, function: Callable[[], nn.Module], methods: tuple[str,
         f"benchmarks/networks.py:{function.__name__}",
         function,
         f"{data}{WORK.relative_to(ROOT) / ('mnist' if data == 'mnist:' else 'cifar')}",
-        learnt=6,
-        rate=rate,
+        learnt=15 if "AlexNet" in title else 6,
+        rate=0.01 if "AlexNet" in title else 0.05,
         epochs=3,
-        options=("--not-seen", "--finetune-lr", str(rate / 5)),
+        options=("--not-seen", "--finetune-lr", "0.005"),
         methods=methods,
     )
 
@@ -110,8 +110,8 @@ PROTOCOLS = {
     "mobilenet-v2": _small("MobileNetV2-style network", networks.mobilenet_v2),
     "bottleneck": _small("Residual network of bottlenecks", networks.bottleneck),
     "alexnet": _small("AlexNet-style network", networks.alexnet),
-    "alexnet-mnist": _pictures("AlexNet-style network", networks.alexnet28, (*CUTS, *TRAINS), 0.01),
-    "alexnet-cifar": _pictures("AlexNet-style network", networks.alexnet32, (*CUTS, *TRAINS), 0.01),
+    "alexnet-mnist": _pictures("AlexNet-style network", networks.alexnet28, (*CUTS, *TRAINS)),
+    "alexnet-cifar": _pictures("AlexNet-style network", networks.alexnet32, (*CUTS, *TRAINS)),
     "mobilenet-v1-mnist": _pictures("MobileNetV1-style network", networks.mobilenet_v1_28, CUTS),
     "mobilenet-v1-cifar": _pictures("MobileNetV1-style network", networks.mobilenet_v1_32, CUTS),
     "bottleneck-mnist": _pictures("Residual network of bottlenecks", networks.bottleneck28, CUTS),
