@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import cutback
-from cutback.errors import IllegalCut, UnknownName, UserMistake
+from cutback.errors import IllegalCut, NothingToPrune, UnknownName, UserMistake
 from cutback.graph.balance import Cell, System
 from cutback.planning.make import plan_for
 from cutback.planning.plan import Plan
@@ -249,3 +249,11 @@ def test_a_grouped_convolution_cut_until_it_is_depthwise_composes_with_further_c
     fresh.load_state_dict(network.state_dict())
     assert (fresh.grouped.groups, fresh.grouped.weight.shape) == (2, (4, 1, 3, 3))
     assert torch.equal(fresh(PICTURES), network(PICTURES))
+
+
+def test_balances_of_channels_that_all_stay_are_none() -> None:
+    net, pictures = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8)), torch.randn(2, 3, 8, 8)
+    graph = cutback.trace(net, pictures)
+    assert not graph.groups
+    with pytest.raises(NothingToPrune, match="output"):
+        cutback.plan(graph, budget="channels=50%")

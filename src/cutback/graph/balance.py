@@ -178,7 +178,7 @@ def systems(
         units: how many units each group has.
         layers: for each layer none of whose channels stays anyway, the groups its channels are of.
     """
-    if not balances:
+    if not balances or not units:
         return ()
     parts = [part for balance in balances for part in balance]
     balance_of = np.repeat(np.arange(len(balances)), [len(balance) for balance in balances])
