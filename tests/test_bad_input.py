@@ -56,6 +56,25 @@ def test_a_model_with_nothing_to_prune(model, names):
         cutback.plan(cutback.trace(model, image()), budget="macs=50%")
 
 
+class Maxout(nn.Module):
+    """The larger of two channels each, which therefore go in pairs or not at all."""
+
+    def __init__(self):
+        super().__init__()
+        self.wide, self.head = nn.Conv2d(3, 16, 3), nn.Conv2d(8, 5, 1)
+
+    def forward(self, x):
+        x = self.wide(x)
+        return self.head(x.view(x.shape[0], x.shape[1] // 2, 2, *x.shape[2:]).amax(2))
+
+
+def test_a_balance_that_no_narrower_width_meets():
+    with pytest.raises(NothingToPrune, match=r"wide whole because of its balance \(.*8 blocks of 2\).*'blocks'"):
+        cutback.plan(cutback.trace(Maxout(), image()), budget="channels=50%")
+    plan = cutback.plan(cutback.trace(Maxout(), image(), granularity="blocks"), budget="channels=50%")
+    assert len(plan.groups[0].kept) == 4
+
+
 def test_a_model_whose_layers_are_all_ignored():
     with pytest.raises(NothingToPrune, match="ignored modules"):
         cutback.plan(cutback.trace(chain(), image()), budget="macs=50%", ignore=["*"])

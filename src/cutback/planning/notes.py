@@ -74,7 +74,7 @@ def _whole_because(graph: Graph, number: int, units: Mapping[int, int], limits: 
             return option
     if not narrower_widths(graph, number, units, limits):
         return " with ".join(option for option, limit in alone.items() if limit != Limits())
-    return "no budget"
+    return f"its balance ({graph.groups[number].balance}); trace with granularity='blocks', so that whole blocks may go"
 
 
 def _shortened(names: Collection[str], most: int = 4) -> str:

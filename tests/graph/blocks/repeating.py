@@ -64,3 +64,25 @@ class Summed(Block):
 
     def forward(self, x):
         return self.narrow(EQUATIONS[self.how](self.widen(x).relu(), self.weight).relu())
+
+
+SCORES = {
+    "einsum": lambda x, w: torch.einsum("nchw,c->nhw", x, w),
+    "matmul": lambda x, w: x.permute(0, 2, 3, 1) @ w,
+}
+
+
+@block("pooling by scores, einsum", "einsum", how="einsum")
+@block("pooling by scores, matmul", "softmax over channels", how="matmul")
+class Pooled(Block):
+    shrinks = ("widen.0",)
+
+    def __init__(self, channels: int, how: str) -> None:
+        super().__init__(channels)
+        self.widen, self.narrow = conv_norm(channels, 7), conv_norm(7, channels, 1)
+        self.weight, self.how = nn.Parameter(torch.randn(7)), how
+
+    def forward(self, x):
+        x = self.widen(x).relu()
+        shares = SCORES[self.how](x, self.weight).flatten(1).softmax(1).view(len(x), 1, *x.shape[2:])
+        return self.narrow(x * shares)

@@ -99,6 +99,14 @@ planted(
     units=[{"a": {j}, "matrix:1": {j}} for j in SIX] + [{"matrix:0": {j}, "head": {j}} for j in range(5)],
 )
 planted(
+    "weighted sum",
+    "einsum",
+    lambda net, a, b: a * torch.einsum("nchw,c->nhw", a, net.vector)[:, None].tanh(),
+    (6, 6, 6),
+    vector=lambda: nn.Parameter(torch.randn(6)),
+    units=[{"a": {j}, "vector:0": {j}, "head": {j}} for j in SIX],
+)
+planted(
     "table",
     "embedding table",
     lambda net, a, b, places: a + net.table(places)[:, :, None, None],

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from cutback.graph.call import Call, Labels, Refused, rules
-from cutback.graph.labels import core, spread, varies
+from cutback.graph.labels import NONE, core, spread, varies
 from cutback.graph.rules.pointwise import paired
 from cutback.graph.rules.sums import Operand, contract, letters_of_product, product
 from cutback.graph.rules.vectors import vector_along
@@ -64,7 +65,7 @@ def with_parameter(call: Call, operand: Operand, weight: State, own: str, result
     """Label a sum of products of a computed tensor and a parameter: a linear layer under another name.
 
     Where the channels are summed over, they go with slices of the parameter along that dimension, and its last other
-    dimension makes the labels. Where they are not, they are passed on and the parameter stays whole. Where nothing is
+    dimension, if it has one, makes the labels. Where they are not, they are passed on and the parameter stays whole. Where nothing is
     summed over, it is an element-wise product.
 
     Args:
@@ -93,8 +94,9 @@ def with_parameter(call: Call, operand: Operand, weight: State, own: str, result
     along = call.decide((inside or [letter for letter in summed if operand.size(letter) > 1] or summed)[-1])
     incoming = vector_along(call, operand.labels, operand.letters.index(along))
     call.tie(incoming, weight, own.index(along), "column")
-    if not made:
-        raise Refused("makes no channels of its own")
+    if not made:  # a weighted sum over channels belongs to none of them, as the scores of attention pooling
+        call.assume(incoming, "adds up products over channels, whose number the model's code then uses")
+        return torch.full((), NONE).expand(call.shape)
     last = call.decide(max((letter for letter in made), key=result.index))
     return spread(call.made(weight, own.index(last), "filter"), result.index(last), call.shape)
 

@@ -7,13 +7,13 @@ from cutback.graph.rules.pointwise import paired
 from cutback.graph.states import State
 
 
-@rules.register("aten::matmul", "aten::mm")
+@rules.register("aten::matmul", "aten::mm", "aten::mv")
 def product(call: Call) -> Labels:
     """Tie the input's last dimension to the rows of a parameter ``(C_in, C_out)``; its columns make the labels.
 
     Products of two computed tensors unite what they sum over.
     """
-    return product_of_two(call, "self", "other" if "other" in call.arguments else "mat2")
+    return product_of_two(call, *list(call.arguments)[:2])
 
 
 @rules.register("aten::addmm")
