@@ -65,8 +65,8 @@ def with_parameter(call: Call, operand: Operand, weight: State, own: str, result
     """Label a sum of products of a computed tensor and a parameter: a linear layer under another name.
 
     Where the channels are summed over, they go with slices of the parameter along that dimension, and its last other
-    dimension, if it has one, makes the labels. Where they are not, they are passed on and the parameter stays whole. Where nothing is
-    summed over, it is an element-wise product.
+    dimension, if it has one, makes the labels. Where they are not, they are passed on and the parameter stays whole.
+    Where nothing is summed over, it is an element-wise product.
 
     Args:
         call: the call.
