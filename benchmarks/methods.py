@@ -53,6 +53,7 @@ class Entry:
 
 
 FISHER = ("interval=2", "removed=4")
+RESREP = ("strength=0.05", "interval=5", "added=8")
 ENTRIES = {
     "l1": Entry(),
     "slimming": Entry(0.5, ("sparsity=0.001",)),
@@ -64,7 +65,8 @@ ENTRIES = {
     },
     "aofp": Entry(0.5, ("half=20", "warm_up=0", "threshold=0.3")),
     "oracle": Entry(),
-    "resrep": Entry(1.0, ("strength=0.05", "interval=5", "added=8")),
+    "resrep": Entry(1.0, RESREP),
+    "resrep, coupled true": Entry(1.0, (*RESREP, "coupled=true"), method="resrep"),
     "snpfi": Entry(),
     "functionality": Entry(settings=("steps=0",)),
     "subarchitecture": Entry(0.5),
@@ -169,6 +171,7 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
         lines += ["|---|---|---|---:|---:|---:|---:|---:|---:|"]
         for method, share in sorted(groups, key=lambda pair: (pair[1] or 0, pair[0])):
             lines.append(_line(method, share, groups[method, share]))
+        lines += ["", protocol.note] if protocol.note else []
         lines += [""] if any("refused" in row for row in own) else []
         lines += [f"- {row['method']} refuses: {row['refused']}" for row in own if "refused" in row]
         lines += ["", "```text", *(row["command"] for row in own), "```"]

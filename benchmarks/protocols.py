@@ -49,6 +49,7 @@ class Protocol:
         methods: the methods that are compared; ``None`` for all.
         shares: MACs that go, in per cent.
         seeds: of splits, weights and training.
+        note: what the page says of it.
     """
 
     title: str
@@ -62,6 +63,7 @@ class Protocol:
     methods: tuple[str, ...] | None = None
     shares: tuple[int, ...] = (50,)
     seeds: tuple[int, ...] = (0,)
+    note: str = ""
 
 
 def _small(title: str, function: Callable[[], nn.Module]) -> Protocol:
@@ -103,6 +105,7 @@ PROTOCOLS = {
         epochs=3,
         options=("--normalise", "imagenet", "--batch-size", "128", "--finetune-lr", "0.01"),
         shares=(30, 50, 70),
+        note="Three epochs are 237 steps, too few for `resrep`, which warns that rows had not fallen when they went.",
     ),
     "resnext": _small("ResNeXt-style network", networks.resnext),
     "regnet": _small("RegNet-style network", networks.regnet),
