@@ -67,7 +67,7 @@ ENTRIES = {
     "oracle": Entry(),
     "resrep": Entry(1.0, RESREP),
     "resrep, coupled true": Entry(1.0, (*RESREP, "coupled=true"), method="resrep"),
-    "snpfi": Entry(),
+    "snpfi": Entry(settings=("images=64",)),
     "functionality": Entry(settings=("steps=0",)),
     "subarchitecture": Entry(0.5),
     "gradient-pruning": Entry(1.0, budget=False),
