@@ -105,7 +105,8 @@ PROTOCOLS = {
         epochs=3,
         options=("--normalise", "imagenet", "--batch-size", "128", "--finetune-lr", "0.01"),
         shares=(30, 50, 70),
-        note="Three epochs are 237 steps, too few for `resrep`, which warns that rows had not fallen when they went.",
+        note="Three epochs are 237 steps: too few for `resrep`, which warns that rows had not fallen when they went,\n"
+        "and for `subarchitecture`, which trains new weights.",
     ),
     "resnext": _small("ResNeXt-style network", networks.resnext),
     "regnet": _small("RegNet-style network", networks.regnet),
