@@ -7,9 +7,9 @@ import cutback
 from benchmarks import networks
 
 SMALL = ("resnext", "regnet", "mobilenet_v1", "mobilenet_v2", "bottleneck", "alexnet")
-LARGER = ("alexnet", "bottleneck", "mobilenet_v1_", "resnet18_")
-ALL = [(name, (1, 8, 8)) for name in SMALL]
-ALL += [(f"{name}{end}", shape) for name in LARGER for end, shape in (("28", (1, 28, 28)), ("32", (3, 32, 32)))]
+GRAY, COLOUR = (1, 28, 28), (3, 32, 32)
+LARGER = [("alexnet28", GRAY), ("bottleneck32", COLOUR), ("mobilenet_v1_28", GRAY), ("resnet18_32", COLOUR)]
+ALL = [*((name, (1, 8, 8)) for name in SMALL), *LARGER]
 
 
 @pytest.mark.parametrize(("name", "shape"), ALL)
