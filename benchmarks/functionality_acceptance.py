@@ -223,11 +223,15 @@ def main() -> int:
     ]
     tables = [
         (
-            "Agreement with planted functions, adjusted Rand index, mean over 40 seeds",
+            f"Agreement with planted functions, adjusted Rand index, mean over {len(SEEDS)} seeds",
             ["noise", "specified, 5", "number found", "own beginnings, 5", "map mean, 5", "both, 5", "finds 5"],
             agreement,
         ),
-        ("Functions left of 4, when 4 of 12 filters stay, for each of 8 seeds", ["kept by", "functions"], functions),
+        (
+            f"Functions left of 4, when 4 of 12 filters stay, for each of {len(FEW)} seeds",
+            ["kept by", "functions"],
+            functions,
+        ),
         (
             "Digits, accuracy in per cent",
             ["seed", "dense", "order", "MACs removed", "cut", "retrained", "functions left", "median drift"],

@@ -71,7 +71,9 @@ def _small(title: str, function: Callable[[], nn.Module]) -> Protocol:
     return Protocol(f"{title} on digits", f"benchmarks/networks.py:{function.__name__}", function)
 
 
-def _pictures(title: str, function: Callable[[], nn.Module], methods: tuple[str, ...]) -> Protocol:
+def _pictures(
+    title: str, function: Callable[[], nn.Module], methods: tuple[str, ...], learnt: int = 6, rate: float = 0.05
+) -> Protocol:
     """Return the protocol of a network of ``benchmarks/networks.py`` on MNIST or CIFAR-10, as its name ends."""
     data, of = ("mnist:", "MNIST") if function.__name__.endswith("28") else ("imagefolder:", "CIFAR-10 (JPEG)")
     return Protocol(
@@ -79,8 +81,8 @@ def _pictures(title: str, function: Callable[[], nn.Module], methods: tuple[str,
         f"benchmarks/networks.py:{function.__name__}",
         function,
         f"{data}{WORK.relative_to(ROOT) / ('mnist' if data == 'mnist:' else 'cifar')}",
-        learnt=15 if "AlexNet" in title else 6,
-        rate=0.01 if "AlexNet" in title else 0.05,
+        learnt=learnt,
+        rate=rate,
         epochs=3,
         options=("--not-seen", "--finetune-lr", "0.005"),
         methods=methods,
@@ -114,8 +116,8 @@ PROTOCOLS = {
     "mobilenet-v2": _small("MobileNetV2-style network", networks.mobilenet_v2),
     "bottleneck": _small("Residual network of bottlenecks", networks.bottleneck),
     "alexnet": _small("AlexNet-style network", networks.alexnet),
-    "alexnet-mnist": _pictures("AlexNet-style network", networks.alexnet28, (*CUTS, *TRAINS)),
-    "alexnet-cifar": _pictures("AlexNet-style network", networks.alexnet32, (*CUTS, *TRAINS)),
+    "alexnet-mnist": _pictures("AlexNet-style network", networks.alexnet28, (*CUTS, *TRAINS), learnt=15, rate=0.01),
+    "alexnet-cifar": _pictures("AlexNet-style network", networks.alexnet32, (*CUTS, *TRAINS), learnt=15, rate=0.01),
     "mobilenet-v1-mnist": _pictures("MobileNetV1-style network", networks.mobilenet_v1_28, CUTS),
     "mobilenet-v1-cifar": _pictures("MobileNetV1-style network", networks.mobilenet_v1_32, CUTS),
     "bottleneck-mnist": _pictures("Residual network of bottlenecks", networks.bottleneck28, CUTS),
