@@ -17,7 +17,7 @@ from cutback.errors import CutbackError
 from cutback.graph.call import Call, Labels, Refused, Rule, literal_rules, rules, weight_rules
 from cutback.graph.capture import operator_of
 from cutback.graph.labels import compact
-from cutback.graph.rules import factories, pointwise, weights
+from cutback.graph.rules import factories, pointwise, sampling, weights
 from tests.graph.couplings import COUPLINGS
 
 EXEMPT: dict[Rule, str] = {
@@ -25,6 +25,7 @@ EXEMPT: dict[Rule, str] = {
     weights.elementwise: "is the element-wise rule of computed weights",
     weights.expanded: "repeats elements at their place; literal sizes of weights are found by the search for sizes too",
     pointwise.same: "copies, which is element-wise",
+    sampling.positions: "is read as positions, all of which stay, from whatever they are made",
     factories.unequal: "has no operands: nothing to be element-wise in, and the stand-in keeps its result as it does",
 }
 

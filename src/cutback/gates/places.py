@@ -225,7 +225,7 @@ class _Finder:
         operands = _operands(trail.given)
         states = [value for _, value in operands if isinstance(value, State)]
         computed = [place for place, value in operands if isinstance(value, Tensor)]
-        if operator in ("aten::lstm", "aten::gru", "aten::rnn_tanh", "aten::rnn_relu"):
+        if operator.removesuffix("_cell") in ("aten::lstm", "aten::gru", "aten::rnn_tanh", "aten::rnn_relu"):
             first = next((state for state in states if len(state.shape) == 2), None)
             return ("input", None) if self._cover(first, [1]) else None
         if operator in _PRODUCTS and len(computed) == 1 and trail.tied:

@@ -22,7 +22,8 @@ def attribute_changes(model: nn.Module, shapes: Mapping[str, Size]) -> Changes:
     changes: list[tuple[str, str, int | tuple[int, ...]]] = []
     names = {id(tensor): name for name, tensor in state_tensors(model).items()}
     for path, module in modules_by_path(model).items():
-        held = {**module._parameters, **module._buffers}
+        holding = _attention_inside(module) if isinstance(module, nn.Transformer) else module
+        held = {**holding._parameters, **holding._buffers}
         own = {name: shapes[names[id(t)]] for name, t in held.items() if t is not None and names.get(id(t)) in shapes}
         for kind, widths in _RULES:
             if isinstance(module, kind):
@@ -108,6 +109,15 @@ def _prelu(_: nn.Module, own: Mapping[str, Size]) -> dict[str, int | tuple[int, 
     return {"num_parameters": own["weight"][0]}
 
 
+def _attention_inside(module: nn.Module) -> nn.Module:
+    """Return the first attention of a transformer, which has no parameters itself; it, where there is none."""
+    return next((inner for inner in module.modules() if isinstance(inner, nn.MultiheadAttention)), module)
+
+
+def _transformer(_: nn.Module, own: Mapping[str, Size]) -> dict[str, int | tuple[int, ...]]:
+    return {"d_model": own["in_proj_weight"][1]} if "in_proj_weight" in own else {}
+
+
 def _multihead(module: nn.Module, own: Mapping[str, Size]) -> dict[str, int | tuple[int, ...]]:
     """Queries, keys and values are projected by one weight, or by one each where keys or values have other widths."""
     if not isinstance(module, nn.MultiheadAttention):
@@ -133,6 +143,7 @@ _RULES: tuple[
     (nn.PReLU, _prelu),
     (nn.Embedding, _embedding),
     (nn.MultiheadAttention, _multihead),
+    (nn.Transformer, _transformer),
 )
 
 _NAMES = frozenset(

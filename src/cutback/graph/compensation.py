@@ -129,7 +129,7 @@ def _agrees(
     if any(other is None or dict(other.rows) != mine for other in others):
         return False
     made = {producer for c in ends.values() if dict(c.rows) == mine for producer in c.producers}
-    return all(user in made for name in mine for search in searches for user in search.uses(name))
+    return all(user in made for rows in compensation.rows for search in searches for user in search.uses(rows))
 
 
 def _first(search: Search, node: fx.Node, arguments: Sequence[str]) -> Compensation | None:

@@ -16,6 +16,7 @@ CHANGEABLE: dict[str, frozenset[str]] = {
     **{f"aten::{name}": frozenset(("start", "end")) for name in ("slice", "arange")},
     **{f"aten::{name}": frozenset(("normalized_shape",)) for name in ("layer_norm", "rms_norm")},
     "aten::roll": frozenset(("shifts",)),
+    "aten::affine_grid_generator": frozenset(("size",)),
     **{f"aten::{name}": frozenset(("pad",)) for name in ("pad", "constant_pad_nd")},
     "aten::unsafe_split": frozenset(("split_size",)),
     "aten::unflatten": frozenset(("sizes",)),

@@ -26,6 +26,7 @@ _MOVEMENTS = frozenset(
         *("expand_as", "repeat", "repeat_interleave", "lift_fresh_copy"),
     )
 )
+_SPLITS = frozenset(("chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk"))
 _JOINS = frozenset(("cat", "concat", "concatenate", "stack"))
 _CONVOLUTIONS = frozenset(("conv1d", "conv2d", "conv3d"))
 _LAYER_NORMS = frozenset(("layer_norm", "rms_norm"))
@@ -131,11 +132,21 @@ class Search:
             node, argument, labels, tuple(rows), results, frozenset(entered), frozenset(chain.producers)
         )
 
-    def uses(self, name: str) -> list[fx.Node]:
-        """Return the calls that use a state, by itself or laid together with others."""
-        direct = [user for node, state in self._states.items() if state == name for user in node.users]
-        joined = {user for user in direct if user.op == "call_function" and self._laid(user) is not None}
-        return [user for call in direct for user in (call.users if call in joined else (call,))]
+    def uses(self, rows: Rows) -> list[fx.Node]:
+        """Return the calls that use rows of a state: itself, a part of it, or it laid together with others."""
+        name, indices = rows
+        waiting = [node for node, state in self._states.items() if state == name]
+        found: list[fx.Node] = []
+        for node in waiting:
+            for user in node.users:
+                held = self._held(user)
+                if held is None and self._is_split(user):
+                    waiting.append(user)
+                elif held is None:
+                    found.append(user)
+                elif any(own == name and first <= i < first + size for own, _, size, first in held for i in indices):
+                    found += user.users
+        return found
 
     def _back(self, node: fx.Node, chain: Linear) -> bool:
         """Walk back to what makes a value; false if it is not linear in some parameter's rows."""
@@ -201,10 +212,9 @@ class Search:
     def _rows(self, producer: fx.Node, wanted: NDArray[np.int64]) -> tuple[list[Rows], NDArray[np.int64]] | None:
         """Return the rows of a producer's parameters that make the wanted labels, and the labels made."""
         given, operator = tensor_arguments(producer), operator_of(producer).rpartition("::")[2]
-        if given.get("weight") not in self._states:
-            return None
-        biases = self._laid(given["bias"]) if "bias" in given else []
-        if biases is None:
+        weights = self._held(given["weight"]) if "weight" in given else None
+        biases = self._held(given["bias"]) if "bias" in given else []
+        if weights is None or biases is None:
             return None
         labels = self._of(producer)
         if operator in _CONVOLUTIONS:
@@ -219,27 +229,45 @@ class Search:
         if not hits.any() or (hits.any(axis=1) != hits.all(axis=1)).any():
             return None
         indices = tuple(np.flatnonzero(hits.all(axis=1)).tolist())
-        rows = [(self._states[given["weight"]], indices)]
-        for name, start, size in biases:
-            inside = tuple(index - start for index in indices if start <= index < start + size)
+        rows: list[Rows] = []
+        for name, start, size, first in (*weights, *biases):
+            inside = tuple(index - start + first for index in indices if start <= index < start + size)
             rows += [(name, inside)] if inside else []
         return rows, table[hits]
 
-    def _laid(self, bias: fx.Node) -> list[tuple[str, int, int]] | None:
-        """Return name, first index and length of each state a bias is laid together from; ``None`` if of others."""
-        joined = operator_of(bias) in ("aten::cat", "aten::concat") and bias.op == "call_function"
-        if not joined and bias not in self._states:
+    def _held(self, node: fx.Node) -> list[tuple[str, int, int, int]] | None:
+        """Return the states whose rows a weight or a bias is: itself one, a part of one, or several laid together.
+
+        Returns:
+            The name of each, the row at which it begins, how many rows it has, and which row of the state is the first;
+            ``None`` if it is anything else.
+        """
+        if node in self._states:
+            return [(self._states[node], 0, node.meta["val"].shape[:1].numel(), 0)]
+        if node.op != "call_function":
             return None
-        parts = bias.args[0] if joined else [bias]
-        found: list[tuple[str, int, int]] = []
+        if operator_of(node) == "getitem" and self._is_split(node.args[0]):
+            source, position = node.args
+            sizes = [len(part) for part in source.meta["val"]]  # type: ignore[union-attr]
+            return [(self._states[source.args[0]], 0, sizes[position], sum(sizes[:position]))]  # type: ignore[union-attr, index]
+        if operator_of(node) not in ("aten::cat", "aten::concat"):
+            return None
+        found: list[tuple[str, int, int, int]] = []
         start = 0
-        for part in parts:  # type: ignore[union-attr]
+        for part in node.args[0]:  # type: ignore[union-attr]
             if part not in self._states:
                 return None
-            size = int(part.meta["val"].numel())
-            found.append((self._states[part], start, size))
+            size = part.meta["val"].shape[:1].numel()
+            found.append((self._states[part], start, size, 0))
             start += size
         return found
+
+    def _is_split(self, node: object) -> bool:
+        """Whether a call splits a state into blocks of rows."""
+        if not isinstance(node, fx.Node) or node.op != "call_function" or node.args[0] not in self._states:
+            return False
+        along = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
+        return isinstance(along, int) and along == 0 and operator_of(node).rpartition("::")[2] in _SPLITS
 
     def _of(self, node: fx.Node) -> Tensor:
         """Return the labels of a node that is one tensor."""

@@ -113,17 +113,27 @@ class LabelsOf:
         if node in self._names:
             return self._of_state(self._names[node], dimension)
         if operator_of(node) == "getitem" and isinstance(node.args[0], fx.Node):
-            trail, number = self.trails.get(node.args[0]), int(node.args[1])  # type: ignore[call-overload]
+            call, number = node.args[0], int(node.args[1])  # type: ignore[call-overload]
         else:
-            trail, number = self.trails.get(node), 0
+            call, number = node, 0
+        trail = self.trails.get(call)
         if trail is None:
             return None
         if not trail.results and node.args:  # a parameter passed through
             return self.width(node.args[0], dimension)
-        known = [labels for labels in trail.results[number : number + 1] if dimension < labels.dim()]
+        known = [
+            labels for part in self.results(call)[number : number + 1] for labels in part if dimension < labels.dim()
+        ]
         if computes_weight(node):  # labels for its rows and others for its columns
-            known = [labels for labels in trail.results if dimension < labels.dim() and varies(labels, dimension)]
+            known = [labels for labels in known if varies(labels, dimension)]
         return Width(known[0], dimension) if known else None
+
+    def results(self, call: fx.Node) -> list[list[Tensor]]:
+        """Return the labels of each result of a call: one tensor, or those of a computed weight's rows and columns."""
+        found, values = self.trails[call].results, call.meta.get("val")
+        count = len(found) if not computes_weight(call) else len(values) if isinstance(values, list | tuple) else 1
+        each = len(found) // max(count, 1)
+        return [found[number * each : (number + 1) * each] for number in range(count)]
 
     def _of_state(self, name: str, dimension: int) -> Width | None:
         vector = self._states.vectors.get((name, dimension))
@@ -139,7 +149,7 @@ def written_sizes(node: fx.Node, labels: LabelsOf) -> list[Written]:
     find = _FINDERS.get(operator_of(node))
     if find is None or trail is None or trail.refused or not trail.results:
         return []
-    if computes_weight(node) and find is not _shape:
+    if computes_weight(node) and find not in (_shape, _split):
         return []
     return [written for written in find(node, arguments_of(node), labels) if isinstance(written.value, int)]
 
@@ -174,8 +184,9 @@ def _normalised(node: fx.Node, arguments: Arguments, labels: LabelsOf) -> Iterat
 
 
 def _split(node: fx.Node, arguments: Arguments, labels: LabelsOf) -> Iterator[Written]:
-    results = labels.trails[node].results
-    dimension = int(arguments.get("dim", 0)) % results[0].dim()  # type: ignore[call-overload]
+    parts = labels.results(node)
+    dimension = int(arguments.get("dim", 0)) % parts[0][0].dim()  # type: ignore[call-overload]
+    results = [next((own for own in part if varies(own, dimension)), part[0]) for part in parts]
     for name in ("split_size", "split_sizes"):
         given = arguments.get(name)
         if isinstance(given, Sequence):

@@ -79,14 +79,17 @@ class Separate(nn.Module):
 
 
 class Module(nn.Module):
-    """torch's own module."""
+    """torch's own module; of several tensors for query, key and value each has a part of the weight."""
 
-    def __init__(self, *, weights: bool) -> None:
+    def __init__(self, *, weights: bool, tensors: int = 1) -> None:
         super().__init__()
         self.inner, self.weights = nn.MultiheadAttention(HEADS * WIDTH, HEADS, batch_first=True), weights
+        self.tensors = tensors
 
     def forward(self, x):
-        return self.inner(x, x, x, need_weights=self.weights)[0]
+        key = x if self.tensors == 1 else x.flip(1)
+        value = key if self.tensors < 3 else x.relu()
+        return self.inner(x, key, value, need_weights=self.weights)[0]
 
 
 MIXERS = {
@@ -101,6 +104,8 @@ MIXERS = {
     "separate, scaled": lambda: Separate(scaled=True),
     "module": lambda: Module(weights=False),
     "module, weights": lambda: Module(weights=True),
+    "module, across": lambda: Module(weights=False, tensors=2),
+    "module, three tensors": lambda: Module(weights=True, tensors=3),
 }
 
 
@@ -115,6 +120,8 @@ MIXERS = {
 @block("attention, separate, scaled", "attention, functional", how="separate, scaled", inner=("q", "k", "v"))
 @block("attention, module", "attention, module", how="module", inner=())
 @block("attention, module, weights", "attention, module", how="module, weights", inner=())
+@block("attention, module, across", "attention, module", how="module, across", inner=())
+@block("attention, module, three tensors", "attention, module", how="module, three tensors", inner=())
 class Attending(Tokens):
     def __init__(self, channels: int, how: str, inner: tuple[str, ...]) -> None:
         super().__init__(channels, MIXERS[how]())

@@ -34,6 +34,8 @@ for name, family, mixer, units, heads in (
     ("separate", "attention, functional", lambda: Separate(scaled=True), SEPARATE, [("mixer.q.weight:0", HEADS)]),
     ("unscaled", "attention, functional", lambda: Separate(scaled=False), SEPARATE, [("mixer.v.weight:0", HEADS)]),
     ("module", "attention, module", lambda: Module(weights=False), MODULE, [(PACKED, 3 * HEADS)]),
+    ("module, across", "attention, module", lambda: Module(weights=True, tensors=2), MODULE, [(PACKED, 3 * HEADS)]),
+    ("module, parts", "attention, module", lambda: Module(weights=False, tensors=3), MODULE, [(PACKED, 3 * HEADS)]),
 ):
     planted(
         f"attention, {name}",
@@ -42,7 +44,7 @@ for name, family, mixer, units, heads in (
         (DIM, 6, DIM),
         tokens=True,
         mixer=mixer,
-        units=[*units, *({"mixer.proj.weight:0": {j}, "head": {j}} for j in range(DIM) if name != "module")],
+        units=[*units, *({"mixer.proj.weight:0": {j}, "head": {j}} for j in range(DIM) if "module" not in name)],
         exact=False,
         balanced=heads,
     )

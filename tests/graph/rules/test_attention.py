@@ -363,6 +363,28 @@ def test_whole_heads_of_torchs_own_module_go(heads: int, left: int) -> None:
     assert layer.train()(torch.randn(2, 7, 12)).shape == (2, 7, 12)
 
 
+def test_a_transformer_with_cross_attention_shrinks_as_a_whole() -> None:
+    torch.manual_seed(0)
+
+    class Detector(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.head = nn.Linear(5, 24), nn.Linear(24, 3)
+            self.inner = nn.Transformer(24, 4, 1, 1, 32, dropout=0.0, batch_first=True)
+            self.queries = nn.Parameter(torch.randn(3, 24))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.inner(self.embed(x), self.queries.expand(len(x), -1, -1)))
+
+    model = Detector()
+    graph = cutback.trace(model, tokens())
+    plan = cutback.plan(graph, score="random", budget="channels=50%")
+    cutback.apply_(graph, plan)
+    across = model.inner.decoder.layers[0].multihead_attn
+    assert (model.inner.d_model, across.embed_dim, across.head_dim, model.queries.shape) == (12, 12, 3, (3, 12))
+    assert model.train()(tokens()).shape == (2, 3, 3)
+
+
 class Across(nn.Module):
     """Torch's own module with keys and values of other widths, which then have a weight each."""
 

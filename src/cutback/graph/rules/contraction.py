@@ -40,7 +40,7 @@ def linear(call: Call) -> Labels:
     incoming = vector_along(call, labels, labels.dim() - 1)
     _tie(call, incoming, weight, 1, "column")
     outgoing = _made(call, weight, 0)
-    equal_widths(call, incoming, outgoing)
+    equal_widths(call, incoming, outgoing, part=isinstance(weight, ComputedWeight))
     _tie_bias(call, outgoing)
     if isinstance(weight, ComputedWeight):
         call.width(nn.Linear, "in_features", incoming)

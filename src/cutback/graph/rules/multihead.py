@@ -14,18 +14,20 @@ from cutback.graph.scales import is_movement
 _REGROUPS = ("aten::view", "aten::reshape", "aten::unflatten", "aten::flatten")
 
 
-def equal_widths(call: Call, incoming: Tensor, outgoing: Tensor) -> None:
+def equal_widths(call: Call, incoming: Tensor, outgoing: Tensor, *, part: bool) -> None:
     """Let the projections of ``nn.MultiheadAttention`` lose as many channels as the embedding.
 
     Args:
         call: a linear layer.
         incoming: the labels of its input.
-        outgoing: the labels it makes; of query, key and value, one after the other.
+        outgoing: the labels it makes; of query, key and value, one after the other, or of some of them.
+        part: whether its weight is a part of that of all three.
     """
     if not issubclass(module_kind(call.node), nn.MultiheadAttention):
         return
-    if call.decide(len(outgoing) == 3 * len(incoming)):
-        call.balance([incoming, *outgoing.chunk(3)])
+    made, rest = call.decide(divmod(len(outgoing), len(incoming)))
+    if not rest and (made == len("qkv") or part):
+        call.balance([incoming, *outgoing.chunk(made)])
 
 
 def whole_heads(call: Call, heads: Tensor, width: int) -> None:

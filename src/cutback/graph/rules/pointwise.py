@@ -15,7 +15,7 @@ _UNARY = (
     *("softshrink", "sqrt", "square", "tan", "tanh", "tanhshrink", "atan", "threshold", "nan_to_num", "bitwise_not"),
     *("logical_not", "isnan", "isinf", "dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"),
     *("native_dropout", "zeros_like", "ones_like", "full_like", "empty_like"),
-    *("fill", "zero", "masked_fill", "hard_sigmoid"),
+    *("fill", "zero", "masked_fill", "hard_sigmoid", "fake_quantize_per_tensor_affine"),
 )
 _SEVERAL = (
     *("add", "sub", "subtract", "rsub", "mul", "multiply", "div", "divide", "true_divide", "floor_divide", "pow"),
@@ -64,7 +64,7 @@ def paired(call: Call, operands: list[Tensor], shape: torch.Size) -> Tensor:
     full = [labels for labels, is_whole in zip(aligned, whole, strict=True) if is_whole]
     for labels, is_whole in zip(aligned, whole, strict=True):
         if not is_whole:
-            call.keep(labels, "is broadcast over several channels")
+            _keep_beside(call, labels, full)
     if not full:
         return call.kept_result("combines operands that vary along different dimensions")  # type: ignore[return-value]
     sizes = [shape[d] if d in varied else 1 for d in range(len(shape))]
@@ -81,6 +81,15 @@ def paired(call: Call, operands: list[Tensor], shape: torch.Size) -> Tensor:
         call.unite(merged, other)
         merged = torch.where(merged == NONE, other, merged) if bool((merged == NONE).any()) else merged
     return merged.expand(shape)
+
+
+def _keep_beside(call: Call, labels: Tensor, full: list[Tensor]) -> None:
+    """Keep an operand that is broadcast over several channels; the others must keep as many places as it has."""
+    call.keep(labels, "is broadcast over several channels")
+    shared = call.decide([dimension for dimension in range(labels.dim()) if labels.size(dimension) > 1])
+    for other in full:
+        if any(varies(other, dimension) for dimension in shared):
+            call.assume(other, "is combined with what is broadcast over several channels")
 
 
 @rules.register("aten::glu")

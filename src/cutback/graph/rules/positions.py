@@ -15,11 +15,12 @@ from cutback.graph.origins import given_numbers
 from cutback.graph.rules.movement import run, tie_all_but
 from cutback.graph.states import State
 
+SPLITS = ("aten::chunk", "aten::split", "aten::split_with_sizes", "aten::tensor_split", "aten::unsafe_chunk")
 _END = 2**63 - 1
 _COPIES = ("lift_fresh", "lift_fresh_copy", "clone", "detach", "alias", "to", "_to_copy", "contiguous")
 
 
-@rules.register("aten::chunk", "aten::split", "aten::split_with_sizes", "aten::tensor_split", "aten::unsafe_chunk")
+@rules.register(*SPLITS)
 def split(call: Call) -> Labels:
     """Split along a dimension: equal blocks lose equally many, unequal ones as many as their sizes follow."""
     labels = call.labels("self")

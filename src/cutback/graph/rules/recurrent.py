@@ -14,11 +14,11 @@ from cutback.graph.labels import compact, spread
 from cutback.graph.rules.vectors import vector_along
 from cutback.graph.states import State
 
-_GATES = {"aten::lstm": 4, "aten::gru": 3, "aten::rnn_tanh": 1, "aten::rnn_relu": 1}
+GATES = {"aten::lstm": 4, "aten::gru": 3, "aten::rnn_tanh": 1, "aten::rnn_relu": 1}
 
 
 @dataclass(frozen=True)
-class _Weights:
+class Weights:
     """The parameters of one direction of one layer."""
 
     incoming: State
@@ -27,7 +27,7 @@ class _Weights:
     projection: State | None
 
 
-@rules.register(*_GATES)
+@rules.register(*GATES)
 def recurrent(call: Call) -> Labels:
     """Tie the features of ``(T, B, I)`` or ``(B, T, I)`` to the first layer and issue labels for every hidden unit.
 
@@ -46,7 +46,7 @@ def recurrent(call: Call) -> Labels:
     for number, weights in enumerate(_weights(call)):
         if number and number % directions == 0:
             above = torch.cat(outputs[-directions:])
-        cell, output = _layer(call, above, weights, _GATES[call.operator])
+        cell, output = layer(call, above, weights, GATES[call.operator])
         cells.append(cell)
         outputs.append(output)
     for held in [cells] if outputs[0] is cells[0] else [cells, outputs]:
@@ -60,7 +60,7 @@ def recurrent(call: Call) -> Labels:
     return [spread(torch.cat(outputs[-directions:]), result.dim() - 1, result.shape), *last]
 
 
-def _layer(call: Call, incoming: Tensor, weights: _Weights, gates: int) -> tuple[Tensor, Tensor]:
+def layer(call: Call, incoming: Tensor, weights: Weights, gates: int) -> tuple[Tensor, Tensor]:
     """Label one direction of one layer; return the labels of its cells ``(H,)`` and of its outputs."""
     rows = call.made(weights.incoming, 0, "filter")
     cell = rows[: len(rows) // gates]
@@ -86,7 +86,7 @@ def _states(call: Call, number: int, made: list[Tensor]) -> Tensor:
     return result
 
 
-def _weights(call: Call) -> Iterator[_Weights]:
+def _weights(call: Call) -> Iterator[Weights]:
     """Yield the parameters of each direction of each layer, in the order torch lists them."""
     listed = call.arguments["params"]
     if not isinstance(listed, list | tuple) or not all(isinstance(state, State) for state in listed):
@@ -99,4 +99,4 @@ def _weights(call: Call) -> Iterator[_Weights]:
         raise Refused(f"has {len(states)} parameters, an unknown layout")
     for start in range(0, len(states), each):
         incoming, recurrent, *others = states[start : start + each]
-        yield _Weights(incoming, recurrent, others[:biases], others[biases] if len(others) > biases else None)
+        yield Weights(incoming, recurrent, others[:biases], others[biases] if len(others) > biases else None)

@@ -29,12 +29,12 @@ _REDUCTIONS = ("mean", "sum", "amax", "amin", "var", "std", "var_mean", "std_mea
 @weight_rules.register(*(f"aten::{name}" for name in _ELEMENTWISE))
 def elementwise(call: Call) -> Labels:
     """Unite the layers that operands have along the same dimensions; a layer of one operand alone is carried on."""
-    operands = [_lifted(call, value) for value in call.arguments.values() if _is_tensor(value)]
+    operands = [lifted(call, value) for value in call.arguments.values() if _is_tensor(value)]
     result = _combined(call, operands, call.shape)
     schema = call.node.target._schema.arguments  # type: ignore[union-attr]
     written = [argument.name for argument in schema if argument.alias_info is not None and argument.alias_info.is_write]
     for name in written:
-        if len(_lifted(call, call.arguments[name]).layers) != len(result.layers):
+        if len(lifted(call, call.arguments[name]).layers) != len(result.layers):
             raise Refused("writes a weight into memory that others may see")
     return result
 
@@ -43,7 +43,7 @@ def elementwise(call: Call) -> Labels:
 def moved(call: Call) -> Labels:
     """Run the rule that moves labels on each layer."""
     name = next(iter(call.arguments))
-    weight, rule, arguments = _lifted(call, call.arguments[name]), rules.get(call.operator), call.arguments
+    weight, rule, arguments = lifted(call, call.arguments[name]), rules.get(call.operator), call.arguments
 
     def one(labels: Tensor) -> Tensor:
         call.arguments = {**arguments, name: labels}
@@ -58,7 +58,7 @@ def moved(call: Call) -> Labels:
 @weight_rules.register("aten::matrix_H")
 def transposed(call: Call) -> Labels:
     """Swap the last two dimensions."""
-    return _each(call, _lifted(call, call.arguments["self"]), lambda labels: labels.mT)
+    return _each(call, lifted(call, call.arguments["self"]), lambda labels: labels.mT)
 
 
 @weight_rules.register("aten::expand", "aten::expand_as")
@@ -67,14 +67,14 @@ def expanded(call: Call) -> Labels:
     if isinstance(call.arguments.get("size"), list | tuple):
         nothing = torch.zeros((), dtype=torch.int64).expand(call.shape)
         call.assume(nothing, f"expands a weight to the literal sizes {tuple(call.shape)}")
-    return _each(call, _lifted(call, call.arguments["self"]), lambda labels: labels.expand(call.shape))
+    return _each(call, lifted(call, call.arguments["self"]), lambda labels: labels.expand(call.shape))
 
 
 @weight_rules.register(*(f"aten::{name}" for name in _REDUCTIONS))
 def reduced(call: Call) -> Labels:
     """Drop dimensions: the layers along them are mixed, the others stay."""
     name = next(iter(call.arguments))
-    weight = _lifted(call, call.arguments[name])
+    weight = lifted(call, call.arguments[name])
     given = call.arguments.get("dim")
     listed = given if isinstance(given, list | tuple) else [] if given is None else [given]
     rank = len(weight.shape)
@@ -98,11 +98,11 @@ def standardised(call: Call) -> Labels:
     """Standardise along all dimensions but 1, with statistics of the weight itself."""
     if call.arguments.get("running_mean") is not None or not call.arguments["training"]:
         raise Refused("normalises a weight with statistics that are not its own")
-    weight = _lifted(call, call.arguments["input"])
+    weight = lifted(call, call.arguments["input"])
     rank = len(weight.shape)
     for layer in weight.layers:
         _mix(call, "input", layer, [d for d in range(rank) if d != 1], restored=True)
-    scales = [_lifted(call, call.arguments[name]) for name in ("weight", "bias") if call.arguments[name] is not None]
+    scales = [lifted(call, call.arguments[name]) for name in ("weight", "bias") if call.arguments[name] is not None]
     shown = [_each(call, scale, lambda labels: labels.view(-1, *[1] * (rank - 2))) for scale in scales]
     return _combined(call, [weight, *shown], call.shape)
 
@@ -110,7 +110,7 @@ def standardised(call: Call) -> Labels:
 @weight_rules.register("aten::_weight_norm")
 def weight_norm(call: Call) -> Labels:
     """Scale a weight to the given norms, taken over all dimensions but one."""
-    weight, norms = _lifted(call, call.arguments["v"]), _lifted(call, call.arguments["g"])
+    weight, norms = lifted(call, call.arguments["v"]), lifted(call, call.arguments["g"])
     rank, dimension = len(weight.shape), int(call.arguments["dim"])  # type: ignore[call-overload]
     across = [d for d in range(rank) if dimension == -1 or d != dimension % rank]
     for layer in weight.layers:
@@ -122,7 +122,7 @@ def weight_norm(call: Call) -> Labels:
 def product(call: Call) -> Labels:
     """Sum over the last dimension of a matrix or a vector and the only one of a vector."""
     names = list(call.arguments)[:2]
-    left, right = (_lifted(call, call.arguments[name]) for name in names)
+    left, right = (lifted(call, call.arguments[name]) for name in names)
     summed = len(left.shape) - 1
     for name, operand in zip(names, (left, right), strict=True):
         for layer in operand.layers:
@@ -140,7 +140,7 @@ def _is_tensor(value: object) -> bool:
     return isinstance(value, Tensor | State | ComputedWeight)
 
 
-def _lifted(call: Call, value: object) -> ComputedWeight:
+def lifted(call: Call, value: object) -> ComputedWeight:
     """Return the layers of an operand: of a parameter those of its first two dimensions."""
     if isinstance(value, ComputedWeight):
         return value
