@@ -3,10 +3,12 @@
 Run ``python -m benchmarks.snpfi_acceptance``; a few minutes on one thread.
 
 - *Gratings*: four directions in noise (12x12 pixels, three channels, 2,000 pictures to learn, 1,000 to test); three
-  convolutions of 12 filters, Adam 3e-3, 8 epochs. Eight filters with larger weights, which nothing reads, are added to
-  the second layer: they must go first, and the width found for an epsilon of 0.02 must be at most 12 of 20. Twins are
-  made of that layer's filters and one of each pair removed: recovery must be exact. Half of each layer is removed by
-  the method: recovery must bring back the accuracy, and halve the difference of interactions.
+  convolutions of 12 filters, Adam 3e-3, 8 epochs. Eight filters with larger weights, which are hardly read, are added
+  to the second layer: nothing may go before them but what alone changes the loss as little as they do (first it was
+  nothing at all, which a nearly dead filter of seed 2 misses), and the width found for an epsilon of 0.02 must be at
+  most 12 of 20. Twins are made of that layer's filters and one of each pair removed: recovery must be exact. Half of
+  each layer is removed by the method: recovery must bring back the accuracy, and halve the difference of interactions,
+  D (of 400 pairs: of the default 40, tried first, the error decided whether one layer of seed 1 met its bound).
 - *Intervals*: importance of the 10 filters of a layer of that kind in all 1,024 coalitions, and in 16 orders and their
   reverses, for 100 seeds: how often the 99 % interval of each filter covers the exact value.
 - *Digits* (``digits_protocol``, 20 epochs): a cut to 60 % and to 40 % of the MACs, the accuracy after removal and after
@@ -44,7 +46,7 @@ from cutback.planning.make import plan_for
 from cutback.planning.plan import Plan
 
 PAGE = Path(__file__).resolve().parent / "snpfi_acceptance.md"
-SEEDS, WIDTH, USELESS, EPSILON = (0, 1, 2), 12, 8, 0.02
+SEEDS, WIDTH, USELESS, EPSILON, TRIPLES = (0, 1, 2), 12, 8, 0.02, 400
 PAIRS, TRIALS, COVERED = 16, 100, 95
 Set = tuple[Tensor, Tensor]
 
@@ -127,7 +129,7 @@ class ByHand(SNPFI):
 def cut_by_hand(model: nn.Module, kept: dict[str, Sequence[int]], data: Set, *, recover: bool = True) -> ByHand:
     """Cut a network in place."""
     graph = cutback.trace(model, data[0][:2])
-    method = ByHand(graph, budget="macs=50%", loader=[data], recover=recover)
+    method = ByHand(graph, budget="macs=50%", loader=[data], recover=recover, triples=TRIPLES)
     method.kept = kept
     with method:
         pass
@@ -148,13 +150,28 @@ def useless(model: nn.Sequential, seed: int, data: Set) -> tuple[list[str], list
     found = method.play()["2"]
     first, strength, width = set(found.order[:USELESS]), float(found.strength[WIDTH]), found.leaving.width(EPSILON)
     norms = wide[2].weight.detach().abs().sum((1, 2, 3))
-    by_norm = len(set(norms.argsort()[:USELESS].tolist()) & set(range(WIDTH, WIDTH + USELESS)))
-    planted = len(first & set(range(WIDTH, WIDTH + USELESS)))
+    planted = set(range(WIDTH, WIDTH + USELESS))
+    by_norm = len(set(norms.argsort()[:USELESS].tolist()) & planted)
+    changes = [alone(wide, unit, data) for unit in range(WIDTH + USELESS)]
+    as_useless = {unit for unit in range(WIDTH) if changes[unit] <= max(changes[other] for other in planted)}
     checks = [
-        (planted == USELESS and strength >= 0.999, f"seed {seed}: all {USELESS} useless filters go first, U(12) 0.999"),
+        (
+            first <= planted | as_useless and strength >= 0.999,
+            f"seed {seed}: the {USELESS} filters that go first are of no use, U(12) 0.999",
+        ),
         (width <= WIDTH, f"seed {seed}: at most {WIDTH} of {WIDTH + USELESS} filters at epsilon {EPSILON}"),
     ]
-    return [f"{planted} of {USELESS}", f"{by_norm} of {USELESS}", f"{strength:.4f}", str(width)], checks
+    counts = (f"{len(first & planted)} of {USELESS}", str(len(first & as_useless)), f"{by_norm} of {USELESS}")
+    return [*counts, f"{strength:.4f}", str(width)], checks
+
+
+def alone(model: nn.Sequential, unit: int, data: Set) -> float:
+    """Return by how much the loss changes without a filter of the second layer, up or down."""
+    without = copy.deepcopy(model)
+    with torch.no_grad():
+        without[4].weight[:, unit] = 0
+        losses = [cross_entropy(net(data[0]).double(), data[1]) for net in (model, without)]
+    return float((losses[1] - losses[0]).abs())
 
 
 def exact_twins(model: nn.Sequential, seed: int, data: Set) -> tuple[list[str], list[Check]]:
@@ -290,7 +307,11 @@ def main() -> int:
         for budget in ("macs=60%", "macs=40%"):
             note("digits", [str(seed)], (on_digits(net, known, seed, budget), []))
     tables = [
-        ("Useless filters", ["seed", "first by SNPFI", "lowest by L1", "U(12)", "width at 0.02"], rows["useless"]),
+        (
+            "Useless filters",
+            ["seed", "planted that go first", "others of no use", "planted, lowest by L1", "U(12)", "width at 0.02"],
+            rows["useless"],
+        ),
         ("Twins", ["seed", "largest change of logits", "after recovery", "D", "D after"], rows["twins"]),
         (
             "Half of a layer",

@@ -1,4 +1,4 @@
-"""Each block alone, and 200 random networks of them, are cut and proven; few may be refused.
+"""Each block alone, and 120 random networks of them, are cut and proven; few may be refused.
 
 The bound of 2 % is that of ``benchmarks/zoo/random_suite.py``, which judges thousands; a shard here may refuse one.
 """
@@ -10,7 +10,7 @@ from tests.graph.blocks import BLOCKS, FAMILIES
 from tests.graph.judging import PROVEN, SILENT, Verdict, judge
 from tests.graph.random_networks import Spec, specs
 
-SHARDS, EXAMPLES = 8, 25
+SHARDS, EXAMPLES = 8, 15
 MOST_REFUSED = 0
 
 
