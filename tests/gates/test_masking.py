@@ -1,9 +1,12 @@
 """Factors on activations: a masked network is the cut one, and rows are refused where samples mix."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations
 
 import cutback
 from cutback.errors import Ungatable, UnknownName, UserMistake
@@ -180,3 +183,21 @@ def test_lifted_gates_show_the_model_as_it_is():
         with gates.lifted():
             assert torch.equal(model(IMAGES), model.gated(IMAGES, "", {}))
         assert torch.equal(model(IMAGES), masked)
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_a_weight_that_is_computed_is_not_masked_besides_what_it_makes(site):
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(3, 6, 1), nn.ReLU(), nn.Conv2d(6, 5, 1), nn.ReLU(), nn.Conv2d(5, 2, 1)).double()
+    normed = copy.deepcopy(plain)
+    for layer in (normed[0], normed[2]):
+        parametrizations.weight_norm(layer)
+    found = []
+    for model in (plain, normed):
+        graph = cutback.trace(model, IMAGES)
+        with Gates(graph, site, reading=False) as gates:
+            gates.mask({group.name: torch.linspace(0.2, 2, group.units).double() for group in graph.groups})
+            found.append(model(IMAGES))
+    assert [group.units for group in graph.groups] == [6, 5]
+    assert torch.allclose(*found, rtol=1e-10)
+    assert not torch.allclose(found[0], plain(IMAGES), rtol=1e-3)

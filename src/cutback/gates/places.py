@@ -17,7 +17,7 @@ from cutback.graph.graph import Graph, Slot
 from cutback.graph.labels import compact, core
 from cutback.graph.replay import effective_calls
 from cutback.graph.states import State
-from cutback.graph.weights import ComputedWeight
+from cutback.graph.weights import ComputedWeight, computes_weight
 from cutback.registry import near_misses
 
 SITES = ("consumer", "input", "norm", "stream", "output", "feature", "map")
@@ -261,7 +261,7 @@ class _Finder:
     def _after_producers(self, after: Callable[[fx.Node], fx.Node]) -> Iterator[Place]:
         seen: set[fx.Node] = set()
         for node, trail in zip(self._calls, self._trails, strict=True):
-            if self._produces(trail):
+            if self._produces(trail) and not computes_weight(node):
                 last = after(node)
                 if last not in seen:
                     seen.add(last)
@@ -299,7 +299,7 @@ class _Finder:
         joined = {
             node
             for node, trail in zip(self._calls, self._trails, strict=True)
-            if operator_of(node) in _SUMS and self._joins(trail)
+            if operator_of(node) in _SUMS and self._joins(trail) and not computes_weight(node)
         }
         found: list[Place] = []
         for node in self._calls:
