@@ -1,6 +1,7 @@
 """Width attributes of torch's layers, which must follow the shapes of their parameters."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 
 from torch import Size, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -22,11 +23,12 @@ def attribute_changes(model: nn.Module, shapes: Mapping[str, Size]) -> Changes:
     changes: list[tuple[str, str, int | tuple[int, ...]]] = []
     names = {id(tensor): name for name, tensor in state_tensors(model).items()}
     for path, module in modules_by_path(model).items():
-        holding = _attention_inside(module) if isinstance(module, nn.Transformer) else module
-        held = {**holding._parameters, **holding._buffers}
-        own = {name: shapes[names[id(t)]] for name, t in held.items() if t is not None and names.get(id(t)) in shapes}
         for kind, widths in _RULES:
             if isinstance(module, kind):
+                held = chain(
+                    *(find(remove_duplicate=False) for find in (module.named_parameters, module.named_buffers))
+                )
+                own = {name: shapes[names[id(t)]] for name, t in held if names.get(id(t)) in shapes}
                 changes += [
                     (path, attribute, value)
                     for attribute, value in widths(module, own).items()
@@ -109,13 +111,10 @@ def _prelu(_: nn.Module, own: Mapping[str, Size]) -> dict[str, int | tuple[int, 
     return {"num_parameters": own["weight"][0]}
 
 
-def _attention_inside(module: nn.Module) -> nn.Module:
-    """Return the first attention of a transformer, which has no parameters itself; it, where there is none."""
-    return next((inner for inner in module.modules() if isinstance(inner, nn.MultiheadAttention)), module)
-
-
 def _transformer(_: nn.Module, own: Mapping[str, Size]) -> dict[str, int | tuple[int, ...]]:
-    return {"d_model": own["in_proj_weight"][1]} if "in_proj_weight" in own else {}
+    """A transformer has no parameter itself; its width is that of any attention inside."""
+    embedded = [shape[1] for name, shape in own.items() if name.endswith(".in_proj_weight")]
+    return {"d_model": embedded[0]} if embedded else {}
 
 
 def _multihead(module: nn.Module, own: Mapping[str, Size]) -> dict[str, int | tuple[int, ...]]:

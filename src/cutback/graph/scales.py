@@ -26,7 +26,7 @@ _MOVEMENTS = frozenset(
         *("expand_as", "repeat", "repeat_interleave", "lift_fresh_copy"),
     )
 )
-_SPLITS = frozenset(("chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk"))
+SPLITS = ("aten::chunk", "aten::split", "aten::split_with_sizes", "aten::tensor_split", "aten::unsafe_chunk")
 _JOINS = frozenset(("cat", "concat", "concatenate", "stack"))
 _CONVOLUTIONS = frozenset(("conv1d", "conv2d", "conv3d"))
 _LAYER_NORMS = frozenset(("layer_norm", "rms_norm"))
@@ -57,6 +57,27 @@ class Compensation:
     results: Mapping[int, Tensor]
     entered: frozenset[tuple[fx.Node, str]]
     producers: frozenset[fx.Node]
+
+
+@dataclass(frozen=True)
+class Held:
+    """Rows of a state that are rows of a weight or a bias.
+
+    Attributes:
+        state: its name.
+        start: the row of the weight at which they begin.
+        size: how many they are.
+        first: which row of the state is the first of them.
+    """
+
+    state: str
+    start: int
+    size: int
+    first: int
+
+    def inside(self, indices: Sequence[int], begin: int) -> list[int]:
+        """Return those of some indices that are these rows', counted from the first; they begin at ``begin``."""
+        return [index - begin for index in indices if begin <= index < begin + self.size]
 
 
 @dataclass(eq=False)
@@ -132,9 +153,9 @@ class Search:
             node, argument, labels, tuple(rows), results, frozenset(entered), frozenset(chain.producers)
         )
 
-    def uses(self, rows: Rows) -> list[fx.Node]:
+    def uses(self, wanted: Rows) -> list[fx.Node]:
         """Return the calls that use rows of a state: itself, a part of it, or it laid together with others."""
-        name, indices = rows
+        name, indices = wanted
         waiting = [node for node, state in self._states.items() if state == name]
         found: list[fx.Node] = []
         for node in waiting:
@@ -144,7 +165,7 @@ class Search:
                     waiting.append(user)
                 elif held is None:
                     found.append(user)
-                elif any(own == name and first <= i < first + size for own, _, size, first in held for i in indices):
+                elif any(rows.state == name and rows.inside(indices, rows.first) for rows in held):
                     found += user.users
         return found
 
@@ -230,35 +251,34 @@ class Search:
             return None
         indices = tuple(np.flatnonzero(hits.all(axis=1)).tolist())
         rows: list[Rows] = []
-        for name, start, size, first in (*weights, *biases):
-            inside = tuple(index - start + first for index in indices if start <= index < start + size)
-            rows += [(name, inside)] if inside else []
+        for held in (*weights, *biases):
+            inside = tuple(place + held.first for place in held.inside(indices, held.start))
+            rows += [(held.state, inside)] if inside else []
         return rows, table[hits]
 
-    def _held(self, node: fx.Node) -> list[tuple[str, int, int, int]] | None:
-        """Return the states whose rows a weight or a bias is: itself one, a part of one, or several laid together.
+    def _held(self, node: fx.Node) -> list[Held] | None:
+        """Return whose rows a weight or a bias has: it is a state, a part of one, or several laid together.
 
-        Returns:
-            The name of each, the row at which it begins, how many rows it has, and which row of the state is the first;
-            ``None`` if it is anything else.
+        ``None`` if it is anything else.
         """
         if node in self._states:
-            return [(self._states[node], 0, node.meta["val"].shape[:1].numel(), 0)]
+            return [Held(self._states[node], 0, node.meta["val"].shape[:1].numel(), 0)]
         if node.op != "call_function":
             return None
         if operator_of(node) == "getitem" and self._is_split(node.args[0]):
             source, position = node.args
             sizes = [len(part) for part in source.meta["val"]]  # type: ignore[union-attr]
-            return [(self._states[source.args[0]], 0, sizes[position], sum(sizes[:position]))]  # type: ignore[union-attr, index]
+            state = self._states[source.args[0]]  # type: ignore[union-attr, index]
+            return [Held(state, 0, sizes[position], sum(sizes[:position]))]  # type: ignore[index, misc]
         if operator_of(node) not in ("aten::cat", "aten::concat"):
             return None
-        found: list[tuple[str, int, int, int]] = []
+        found: list[Held] = []
         start = 0
         for part in node.args[0]:  # type: ignore[union-attr]
             if part not in self._states:
                 return None
             size = part.meta["val"].shape[:1].numel()
-            found.append((self._states[part], start, size, 0))
+            found.append(Held(self._states[part], start, size, 0))
             start += size
         return found
 
@@ -267,7 +287,7 @@ class Search:
         if not isinstance(node, fx.Node) or node.op != "call_function" or node.args[0] not in self._states:
             return False
         along = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
-        return isinstance(along, int) and along == 0 and operator_of(node).rpartition("::")[2] in _SPLITS
+        return isinstance(along, int) and along == 0 and operator_of(node) in SPLITS
 
     def _of(self, node: fx.Node) -> Tensor:
         """Return the labels of a node that is one tensor."""

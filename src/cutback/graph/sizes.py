@@ -131,8 +131,10 @@ class LabelsOf:
     def results(self, call: fx.Node) -> list[list[Tensor]]:
         """Return the labels of each result of a call: one tensor, or those of a computed weight's rows and columns."""
         found, values = self.trails[call].results, call.meta.get("val")
-        count = len(found) if not computes_weight(call) else len(values) if isinstance(values, list | tuple) else 1
-        each = len(found) // max(count, 1)
+        if not computes_weight(call):
+            return [[labels] for labels in found]
+        count = len(values) if isinstance(values, list | tuple) else 1
+        each = len(found) // count
         return [found[number * each : (number + 1) * each] for number in range(count)]
 
     def _of_state(self, name: str, dimension: int) -> Width | None:

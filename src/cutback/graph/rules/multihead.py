@@ -11,6 +11,8 @@ from cutback.graph.capture import module_kind, operator_of
 from cutback.graph.labels import compact, spread, varying_dimensions
 from cutback.graph.scales import is_movement
 
+_PROJECTIONS = 3
+"""Query, key and value."""
 _REGROUPS = ("aten::view", "aten::reshape", "aten::unflatten", "aten::flatten")
 
 
@@ -26,7 +28,7 @@ def equal_widths(call: Call, incoming: Tensor, outgoing: Tensor, *, part: bool) 
     if not issubclass(module_kind(call.node), nn.MultiheadAttention):
         return
     made, rest = call.decide(divmod(len(outgoing), len(incoming)))
-    if not rest and (made == len("qkv") or part):
+    if not rest and (made == _PROJECTIONS or part):
         call.balance([incoming, *outgoing.chunk(made)])
 
 

@@ -13,9 +13,9 @@ from cutback.graph.capture import operator_of
 from cutback.graph.labels import NONE, compact, core, spread, varies, varying_dimensions
 from cutback.graph.origins import given_numbers
 from cutback.graph.rules.movement import run, tie_all_but
+from cutback.graph.scales import SPLITS
 from cutback.graph.states import State
 
-SPLITS = ("aten::chunk", "aten::split", "aten::split_with_sizes", "aten::tensor_split", "aten::unsafe_chunk")
 _END = 2**63 - 1
 _COPIES = ("lift_fresh", "lift_fresh_copy", "clone", "detach", "alias", "to", "_to_copy", "contiguous")
 

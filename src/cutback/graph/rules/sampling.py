@@ -10,7 +10,7 @@ from cutback.graph.labels import core, varies
 def sampled(call: Call) -> Labels:
     """Carry the channels of ``(N, C, ...)``; the positions ``(N, ..., 2 or 3)`` are coordinates and stay."""
     labels = call.labels("input")
-    _only_channels(call, labels)
+    _only_channels(labels)
     call.keep(call.labels("grid"), "reads positions from these channels")
     return core(labels).expand(call.shape)
 
@@ -26,12 +26,13 @@ def positions(call: Call) -> Labels:
 def unpooled(call: Call) -> Labels:
     """Carry the channels of ``(N, C, ...)`` to the places that the pooling of the same channels noted."""
     labels, places = call.labels("self"), call.labels("indices")
-    _only_channels(call, labels)
-    call.unite(core(labels), core(places))
+    _only_channels(labels)
+    channels = (1, labels.size(1), *[1] * (labels.dim() - 2))
+    call.unite(core(labels).expand(channels), core(places).expand(channels))
     return core(labels).expand(call.shape)
 
 
-def _only_channels(call: Call, labels: Tensor) -> None:
+def _only_channels(labels: Tensor) -> None:
     """Check that labels vary along dimension 1 alone.
 
     Raises:
@@ -39,5 +40,3 @@ def _only_channels(call: Call, labels: Tensor) -> None:
     """
     if any(varies(labels, dimension) for dimension in range(labels.dim()) if dimension != 1):
         raise Refused("reads positions along a dimension that carries channels")
-    if call.decide(not varies(labels, 1)) and labels.size(1) > 1:
-        raise Refused("reads pictures of which every channel is the same one")

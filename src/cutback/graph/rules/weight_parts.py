@@ -4,8 +4,9 @@ from torch import Tensor
 
 from cutback.graph.call import Call, Labels, Refused, weight_rules
 from cutback.graph.labels import varying_dimensions
-from cutback.graph.rules.positions import SPLITS, split
+from cutback.graph.rules.positions import split
 from cutback.graph.rules.weights import lifted
+from cutback.graph.scales import SPLITS
 from cutback.graph.weights import ComputedWeight, Layer
 
 
